@@ -1,0 +1,35 @@
+"""Non-local neural networks and temporal shift for PyTorch.
+
+In reading order: the operation (`ops`), the block (`block`), the edits that put it into any
+network (`surgery`), the networks (`models`), their checkpoints (`weights`) and their use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from .ops import non_local
+from .block import NonLocalBlock
+from .surgery import insert, inflate, shift, describe
+from .models import create_model
+
+__version__ = "0.1.0"
+__all__ = [
+    "NonLocalBlock",
+    "create_model",
+    "describe",
+    "inflate",
+    "insert",
+    "load",
+    "non_local",
+    "predict",
+    "shift",
+]
+
+# These need more than torch (safetensors, a video decoder), so they are imported when first used.
+_LATER = {"load": "nonlocalnet.weights", "predict": "nonlocalnet.prediction"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'nonlocalnet' has no attribute {name!r}")

@@ -1,0 +1,86 @@
+"""What a network needs to be used right: a small value that travels inside its checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from .errors import UserError
+
+Sampling = Literal["dense", "segments"]
+Beyond = Literal["clamp", "wrap"]
+Aggregate = Literal["softmax", "logits", "max"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Class names, preprocessing and view rule of one network.
+
+    The defaults are the paper's (section 4): 32 frames, every second one, a 224 crop out of a
+    short side of 256 to 320, tested on 10 clips by 3 crops of 256, softmax scores averaged.
+    """
+
+    architecture: dict[str, Any] = field(default_factory=dict)  # arguments of create_model
+    classes: tuple[str, ...] = ()
+    # which frames
+    frames: int = 32
+    stride: int = 2
+    sampling: Sampling = "dense"
+    beyond: Beyond = "clamp"  # past the last frame: repeat it (PySlowFast) or wrap (Caffe2)
+    # how they look; colours are RGB, mean and std on the scale 0..1
+    short_side: int = 256
+    crop: int = 224
+    test_crop: int = 256
+    jitter: tuple[int, int] = (256, 320)
+    flip: bool = True
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    # how views become one score
+    clips: int = 10
+    crops: int = 3
+    aggregate: Aggregate = "softmax"
+
+    def class_name(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else f"class {label}"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """The card that `to_json` wrote; a field it does not know is an error, not ignored."""
+        values = json.loads(text)
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(
+                f"the checkpoint's card has fields unknown to this version: {', '.join(unknown)};"
+                " it was written by a newer nonlocalnet, so upgrade to read it"
+            )
+        # JSON knows no tuples
+        fixed: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**fixed)
+
+
+def card_of(model: nn.Module) -> Card:
+    """The card of a network made by `create_model` or `load`.
+
+    Raises `UserError` if the network carries none.
+    """
+    card = getattr(model, "card", None)
+    if not isinstance(card, Card):
+        raise UserError(
+            f"this {type(model).__name__} carries no card (class names and preprocessing): make it"
+            " with create_model() or load(), or set model.card = Card(...)"
+        )
+    return card
+
+
+def set_card(model: nn.Module, card: Card) -> None:
+    """Give a network its card; `save`, `predict` and the rest read it from there."""
+    model.card = card  # type: ignore[assignment]  # a plain attribute, no submodule

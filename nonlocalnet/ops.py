@@ -1,0 +1,245 @@
+"""Equation 1 of "Non-local Neural Networks" (Wang, Girshick, Gupta, He; CVPR 2018) as a function.
+
+    y_i = 1 / C(x)  *  sum_j  f(x_i, x_j) g(x_j)
+
+The four pairwise functions f of section 3.2, and the user's own, are the rows of `PAIRWISE`.
+Each is exact and none stores the P x Q matrix of all pairs:
+
+    gaussian, embedded_gaussian   fused attention, or the softmax of a few rows at a time
+    dot_product                   theta (phi^T g), or (theta phi^T) g where that is cheaper
+    concatenation                 sorted prefix sums, O((P + Q) log(P + Q) + (P + Q) D)
+    a function of the user's      a few rows at a time, recomputed in the backward pass
+
+Letters: N batch, P query positions, Q key positions, C channels of the embeddings, D of g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .kernels.relu_sum import relu_sum
+
+Scores = Callable[[Tensor, Tensor], Tensor]  # theta (N, P, C), phi (N, Q, C) -> f (N, P, Q)
+Sum = Callable[[Tensor, Tensor, Tensor], Tensor]  # theta, phi, g (N, Q, D) -> y (N, P, D)
+
+# Pairs whose scores may exist at once: 4 MB of float32, about one core's share of a cache.
+PAIRS_AT_ONCE = 2**20
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """A pairwise function f and its normaliser C(x).
+
+    `scores` gives f for every pair, before normalisation; it is called with a few rows of theta
+    at a time, so f(x_i, x_j) must not depend on other queries. `normalize` is "softmax" (f is the
+    exponential of the scores and C the sum over the keys) or "count" (C is the number of keys).
+    `total` computes the whole operation without the matrix of pairs; without one, `scores` is
+    evaluated row by row. `embedded` says that theta and phi are learned embeddings rather than x
+    itself; `weighted` that f has the vector w_f of Eq. 6.
+    """
+
+    scores: Scores
+    normalize: Literal["softmax", "count"] = "count"
+    total: Sum | None = None
+    embedded: bool = True
+    weighted: bool = False
+
+
+def non_local(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    pairwise: str | Pairwise | Scores = "embedded_gaussian",
+    scale: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The non-local operation, Eq. 1: y_i = 1/C sum_j f(theta_i, phi_j) g_j.
+
+    gaussian, embedded_gaussian   f = exp(theta_i . phi_j),               C = sum_j f   (Eq. 2, 3)
+    dot_product                   f = theta_i . phi_j,                    C = Q         (Eq. 4)
+    concatenation                 f = ReLU(weight . [theta_i, phi_j]),    C = Q         (Eq. 6)
+
+    Args:
+        theta: queries (N, P, C); for "gaussian" this is x itself.
+        phi: keys (N, Q, C).
+        g: values (N, Q, D).
+        pairwise: a name of `PAIRWISE`, a `Pairwise`, or a function f(theta, phi) -> (N, P, Q)
+            which is then divided by Q.
+        scale: factor on theta . phi. None is the paper's 1; the authors' code, PySlowFast and
+            PyTorchVideo use 1 / sqrt(C) for the embedded Gaussian.
+        weight: w_f (2C,), theta's part first; for "concatenation" only.
+
+    Returns:
+        y (N, P, D), in g's dtype.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown name, a scale or weight f does not have.
+    """
+    function = find_pairwise(pairwise)
+    _check_shapes(theta, phi, g)
+    theta, phi = _prepare(theta, phi, function, scale, weight)
+    if function.total is not None:
+        return function.total(theta, phi, g)
+    return _by_rows(theta, phi, g, function)
+
+
+def attention_rows(
+    theta: Tensor,
+    phi: Tensor,
+    pairwise: str | Pairwise | Scores = "embedded_gaussian",
+    scale: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The normalised weights f(theta_i, phi_j) / C of chosen queries: (N, P, Q).
+
+    Meant for a few queries: the result is a matrix of pairs. Softmax rows sum to 1; those of the
+    dot product may be negative. Arguments and errors are those of `non_local`.
+    """
+    function = find_pairwise(pairwise)
+    theta, phi = _prepare(theta, phi, function, scale, weight)
+    return _normalize(function.scores(theta, phi), function)
+
+
+def find_pairwise(pairwise: str | Pairwise | Scores) -> Pairwise:
+    """The `Pairwise` that a name, a `Pairwise` or a bare function f(theta, phi) stands for."""
+    if isinstance(pairwise, Pairwise):
+        return pairwise
+    if callable(pairwise):
+        return Pairwise(pairwise)
+    if pairwise not in PAIRWISE:
+        raise ValueError(
+            f"no pairwise function {pairwise!r}; it is one of {', '.join(PAIRWISE)},"
+            " or a function f(theta, phi) -> (N, P, Q)"
+        )
+    return PAIRWISE[pairwise]
+
+
+def _check_shapes(theta: Tensor, phi: Tensor, g: Tensor) -> None:
+    shapes = [tuple(t.shape) for t in (theta, phi, g)]
+    if any(len(s) != 3 for s in shapes):
+        raise ValueError(f"theta, phi and g are (N, positions, channels); they came as {shapes}")
+    (n1, _, c1), (n2, q2, c2), (n3, q3, _) = shapes
+    if not (n1 == n2 == n3 and c1 == c2 and q2 == q3):
+        raise ValueError(
+            "theta (N, P, C), phi (N, Q, C) and g (N, Q, D) must share N, C and Q;"
+            f" they came as {shapes}"
+        )
+
+
+def _prepare(
+    theta: Tensor, phi: Tensor, function: Pairwise, scale: float | None, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Fold the scale or w_f into the embeddings, so that every f is a function of two tensors."""
+    if (weight is not None) != function.weighted:
+        raise ValueError(
+            "concatenation needs weight, the vector w_f of 2C numbers"
+            if function.weighted
+            else "only concatenation has a weight; leave it out"
+        )
+    if scale is not None:
+        if function.scores is not _dot:
+            raise ValueError("scale is a factor on theta . phi, which this pairwise function lacks")
+        theta = theta * scale
+    if weight is None:
+        return theta, phi
+    channels = theta.shape[-1]
+    if weight.shape != (2 * channels,):
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; embeddings of {channels} channels"
+            f" need ({2 * channels},)"
+        )
+    # w_f . [theta_i, phi_j] = a_i + b_j
+    a = theta @ weight[:channels].unsqueeze(-1)  # (N, P, C) -> (N, P, 1)
+    b = phi @ weight[channels:].unsqueeze(-1)  # (N, Q, C) -> (N, Q, 1)
+    return a, b
+
+
+def _dot(theta: Tensor, phi: Tensor) -> Tensor:
+    return theta @ phi.transpose(1, 2)
+
+
+def _relu_of_sum(a: Tensor, b: Tensor) -> Tensor:
+    return F.relu(a + b.transpose(1, 2))
+
+
+def _normalize(scores: Tensor, function: Pairwise) -> Tensor:
+    if function.normalize == "softmax":
+        return scores.softmax(-1)
+    return scores / scores.shape[-1]
+
+
+def _by_rows(theta: Tensor, phi: Tensor, g: Tensor, function: Pairwise) -> Tensor:
+    """Any f: the rows of a chunk are formed, used and dropped; the backward forms them again."""
+
+    def rows(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        return _normalize(function.scores(theta, phi), function).to(g.dtype) @ g
+
+    n, p, _ = theta.shape
+    q = phi.shape[1]
+    at_once = max(1, PAIRS_AT_ONCE // max(1, n * q))
+    if p <= at_once:
+        return rows(theta, phi, g)
+    # Recomputing is what keeps training linear in memory; inference has nothing to keep.
+    recompute = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    chunks = []
+    for some in theta.split(at_once, dim=1):
+        if recompute:
+            y = checkpoint(rows, some, phi, g, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y = rows(some, phi, g)
+        chunks.append(y)
+    return torch.cat(chunks, dim=1)
+
+
+def _softmax_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    if not fused_attention_serves(theta, phi, g):
+        return _by_rows(theta, phi, g, Pairwise(_dot, "softmax"))
+    q, k, v = (t.unsqueeze(1) for t in (theta, phi, g))  # (N, P, C) -> (N, 1, P, C)
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+
+
+def fused_attention_serves(theta: Tensor, phi: Tensor, g: Tensor) -> bool:
+    """Whether torch's fused attention takes these shapes without storing the matrix of pairs.
+
+    Its fallback does store it, silently. The CPU kernel needs g as wide as theta; the CUDA
+    kernels take unequal widths in multiples of 8 in half precision and of 4 in float32.
+    """
+    if 0 in (*theta.shape, *phi.shape, *g.shape):
+        return False
+    if theta.device.type == "cpu":
+        return theta.shape[-1] == g.shape[-1]
+    if theta.device.type == "cuda":
+        return theta.dtype != torch.float64 and all(t.shape[-1] % 8 == 0 for t in (theta, g))
+    return False
+
+
+def _dot_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """(theta phi^T) g / Q, in the order of fewer multiplications.
+
+    The first order is only taken where P Q < C D (P + Q) / (C + D), so neither is quadratic.
+    """
+    p, q = theta.shape[1], phi.shape[1]
+    c, d = theta.shape[2], g.shape[2]
+    if p * q * (c + d) < c * d * (p + q):
+        return (theta @ (phi.transpose(1, 2) / q)) @ g
+    return theta @ (phi.transpose(1, 2) @ (g / q))
+
+
+def _concatenation_total(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    # a (N, P, 1), b (N, Q, 1); the mean is taken on g, whose gradient then carries the 1/Q
+    return relu_sum(a.squeeze(-1), b.squeeze(-1), g / b.shape[1])
+
+
+PAIRWISE: dict[str, Pairwise] = {
+    "gaussian": Pairwise(_dot, "softmax", _softmax_total, embedded=False),
+    "embedded_gaussian": Pairwise(_dot, "softmax", _softmax_total),
+    "dot_product": Pairwise(_dot, "count", _dot_total),
+    "concatenation": Pairwise(_relu_of_sum, "count", _concatenation_total, weighted=True),
+}

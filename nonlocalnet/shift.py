@@ -1,0 +1,61 @@
+"""The temporal shift of TSM (Lin, Gan, Han; ICCV 2019): motion for no multiplication."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class TemporalShift(nn.Module):
+    """Move a part of the channels one frame along time; zeros come in at the ends.
+
+        channels [0, C/n)     out[t] = x[t + 1]     from the future
+        channels [C/n, 2C/n)  out[t] = x[t - 1]     from the past
+        the rest              out[t] = x[t]
+
+    (mit-han-lab/temporal-shift-module, offline and bidirectional.) It has no parameters.
+
+    Args:
+        fraction: n above; 8 in TSM, so a quarter of the channels moves.
+        frames: T, for features of a 2-D network that come as (N T, C, H, W). None: features are
+            (N, C, T, H, W).
+
+    Raises:
+        ValueError: a fraction under 2, features of another shape.
+    """
+
+    def __init__(self, fraction: int = 8, frames: int | None = None) -> None:
+        super().__init__()
+        if fraction < 2:
+            raise ValueError(f"two parts of the channels move, so fraction >= 2, not {fraction}")
+        self.fraction, self.frames = fraction, frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W), or (N T, C, H, W) with `frames`, to the same shape."""
+        if self.frames is None:
+            if x.dim() != 5:
+                raise ValueError(
+                    f"the shift takes (N, C, T, H, W), features came as {tuple(x.shape)}; for a"
+                    " 2-D network whose batch holds the frames, give frames=T"
+                )
+            return self._shift(x)
+        if x.dim() != 4 or x.shape[0] % self.frames:
+            raise ValueError(
+                f"the shift takes (N T, C, H, W) with T = {self.frames} frames;"
+                f" features came as {tuple(x.shape)}"
+            )
+        clips = x.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T, H, W), a view
+        return self._shift(clips).transpose(1, 2).flatten(0, 1)
+
+    def _shift(self, x: Tensor) -> Tensor:
+        fold = x.shape[1] // self.fraction
+        ahead, back = slice(0, fold), slice(fold, 2 * fold)
+        out = x.clone()
+        out[:, ahead, :-1] = x[:, ahead, 1:]
+        out[:, ahead, -1:] = 0
+        out[:, back, 1:] = x[:, back, :-1]
+        out[:, back, :1] = 0
+        return out
+
+    def extra_repr(self) -> str:
+        frames = "" if self.frames is None else f", frames={self.frames}"
+        return f"1/{self.fraction} from the future, 1/{self.fraction} from the past{frames}"

@@ -1,0 +1,111 @@
+"""ImageNet initialisation: torchvision's ResNets, inflated (paper section 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..card import card_of, set_card
+from ..errors import UserError
+from ..models import IMAGENET_MEAN, IMAGENET_STD
+
+# torchvision's names of the weights each size starts from
+WEIGHTS = {
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "resnet101": "ResNet101_Weights.IMAGENET1K_V1",
+}
+
+
+def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]:
+    """Fill a network of `create_model` with a 2-D ResNet's weights, inflated by the 1/t rule.
+
+    W3d[:, :, i] = W2d / t for each of the t frames; norms are copied; the head is left alone
+    unless it fits, non-local blocks always. The network's card takes ImageNet's mean and std.
+
+    Args:
+        model: a c2d_, i3d_ or tsm_ network of depth 18, 50 or 101.
+        path: a file with a torchvision or timm ResNet's state dict (.pth or .safetensors). None:
+            torchvision downloads its own.
+
+    Returns:
+        The names that were left as they were.
+
+    Raises:
+        UserError: no weights for this network, no file, no network to download with, or weights
+            that fit another depth.
+    """
+    card = card_of(model)
+    size = str(card.architecture["name"]).partition("_")[2]
+    if size not in WEIGHTS:
+        raise UserError(
+            f"there are no ImageNet weights for {card.architecture['name']}; sizes that have them"
+            f" are {', '.join(WEIGHTS)}"
+        )
+    source = _from_file(Path(path)) if path is not None else _download(size)
+    left = _copy(model, source, size)
+    set_card(model, dataclasses.replace(card, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    return left
+
+
+def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
+    target = model.state_dict()
+    unknown = sorted(n for n in source if n not in target)
+    absent = [n for n in target if n not in source and ".non_local." not in n]
+    left = [n for n in target if n not in source]
+    filled = {}
+    for name in set(source) & set(target):
+        into, weight = target[name], source[name]
+        if into.dim() == 5 and weight.dim() == 4:
+            t = into.shape[2]
+            weight = weight.unsqueeze(2).expand(-1, -1, t, -1, -1) / t  # (O, I, t, h, w)
+        if weight.shape == into.shape:
+            filled[name] = weight
+        elif name.startswith("fc."):
+            left.append(name)
+        else:
+            absent.append(name)
+    absent = [n for n in absent if not n.startswith("fc.")]
+    if unknown or absent:
+        told = ", ".join((unknown + absent)[:3])
+        raise UserError(f"these are no weights of an image {size}: {told} do not fit")
+    model.load_state_dict(filled, strict=False)
+    return left
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a torchvision or timm ResNet's state dict")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is no file of plain tensors: {error}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no state dict (names and tensors)")
+    return state
+
+
+def _download(size: str) -> dict[str, Tensor]:
+    try:
+        from torchvision.models import get_weight
+    except ImportError as error:
+        raise UserError(
+            f"ImageNet weights come from torchvision, which does not import here ({error});"
+            ' pip install "nonlocalnet[train]"'
+        ) from error
+    weights = get_weight(WEIGHTS[size])
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except OSError as error:  # urllib's errors are OSErrors
+        raise UserError(
+            f"cannot download {WEIGHTS[size]} ({error}); on a machine without internet, fetch"
+            f" {weights.url} elsewhere and give its path: --pretrained FILE"
+        ) from error
