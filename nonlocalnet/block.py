@@ -245,11 +245,10 @@ class NonLocalBlock(nn.Module):
         return _window(grid) if self.subsample != "none" else (1,) * len(grid)
 
     def is_awake(self) -> bool:
-        """False while the block's output is exactly its input, as at construction."""
+        """False while the operation's result cannot reach the output, as at construction."""
         norm = self.norm
-        if isinstance(norm, nn.BatchNorm1d | FrozenBatchNorm):
-            return bool(norm.weight.any() or norm.bias.any())
-        return bool(self.out.weight.any() or (self.out.bias is not None and self.out.bias.any()))
+        gain = norm.weight if isinstance(norm, nn.BatchNorm1d | FrozenBatchNorm) else None
+        return bool(self.out.weight.any()) and (gain is None or bool(gain.any()))
 
     def extra_repr(self) -> str:
         name = self.pairwise if isinstance(self.pairwise, str) else "custom"

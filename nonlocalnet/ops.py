@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .kernels.relu_sum import relu_sum
+from .kernels.softmax_rows import softmax_rows
 
 Scores = Callable[[Tensor, Tensor], Tensor]  # theta (N, P, C), phi (N, Q, C) -> f (N, P, Q)
 Sum = Callable[[Tensor, Tensor, Tensor], Tensor]  # theta, phi, g (N, Q, D) -> y (N, P, D)
@@ -181,10 +182,8 @@ def _by_rows(theta: Tensor, phi: Tensor, g: Tensor, function: Pairwise) -> Tenso
     def rows(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         return _normalize(function.scores(theta, phi), function).to(g.dtype) @ g
 
-    n, p, _ = theta.shape
-    q = phi.shape[1]
-    at_once = max(1, PAIRS_AT_ONCE // max(1, n * q))
-    if p <= at_once:
+    at_once = _rows_at_once(phi)
+    if theta.shape[1] <= at_once:
         return rows(theta, phi, g)
     # Recomputing is what keeps training linear in memory; inference has nothing to keep.
     recompute = torch.is_grad_enabled() and not torch.compiler.is_exporting()
@@ -198,9 +197,17 @@ def _by_rows(theta: Tensor, phi: Tensor, g: Tensor, function: Pairwise) -> Tenso
     return torch.cat(chunks, dim=1)
 
 
+def _rows_at_once(phi: Tensor) -> int:
+    n, q, _ = phi.shape
+    return max(1, PAIRS_AT_ONCE // max(1, n * q))
+
+
 def _softmax_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     if not fused_attention_serves(theta, phi, g):
-        return _by_rows(theta, phi, g, Pairwise(_dot, "softmax"))
+        at_once = _rows_at_once(phi)
+        if theta.shape[1] <= at_once or torch.compiler.is_compiling():
+            return _by_rows(theta, phi, g, Pairwise(_dot, "softmax"))
+        return softmax_rows(theta, phi, g, at_once)
     q, k, v = (t.unsqueeze(1) for t in (theta, phi, g))  # (N, P, C) -> (N, 1, P, C)
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 

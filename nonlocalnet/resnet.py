@@ -28,6 +28,13 @@ def from_frames(x: Tensor, n: int) -> Tensor:
     return x.unflatten(0, (n, -1)).transpose(1, 2)
 
 
+def to_columns(x: Tensor) -> Tensor:
+    """(N, C, T, H, W) -> (N, C, T, H W): a view where x is channels-last."""
+    # by way of (N, T, H W, C): flattening H and W alone leaves strides, for N = 1, in which
+    # torch does not recognise the layout
+    return x.permute(0, 2, 3, 4, 1).flatten(2, 3).permute(0, 3, 1, 2)
+
+
 class Conv3d(nn.Conv3d):
     """nn.Conv3d, evaluated as a 2-D convolution where its kernel allows.
 
@@ -50,9 +57,8 @@ class Conv3d(nn.Conv3d):
             )
             return from_frames(y, x.shape[0])
         if (h, w) == (sh, sw) == (1, 1) and (ph, pw) == (0, 0):
-            columns = x.flatten(3)  # (N, C, T, H W)
             y = F.conv2d(
-                columns, self.weight.squeeze(4), self.bias, (st, 1), (pt, 0), 1, self.groups
+                to_columns(x), self.weight.squeeze(4), self.bias, (st, 1), (pt, 0), 1, self.groups
             )
             return y.unflatten(3, x.shape[3:])
         return super().forward(x)
@@ -71,7 +77,7 @@ class MaxPool3d(nn.MaxPool3d):
         if (t, st) == (1, 1):
             return x
         grid = x.shape[3:]
-        return F.max_pool2d(x.flatten(3), (t, 1), (st, 1), (pt, 0)).unflatten(3, grid)
+        return F.max_pool2d(to_columns(x), (t, 1), (st, 1), (pt, 0)).unflatten(3, grid)
 
 
 def _triple(value: int | str | tuple[int, ...]) -> Triple:

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from typing import Any
+
+import oracle
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nonlocalnet import NonLocalBlock
+from nonlocalnet.ops import PAIRWISE, Pairwise
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64, values of order one
+SHAPES = {3: (2, 6, 4, 5, 6), 2: (2, 6, 5, 6), 1: (2, 6, 9)}
+CASES = [
+    (pairwise, mode, subsample, dim)
+    for pairwise, mode, subsample, dim in itertools.product(
+        PAIRWISE, ("spacetime", "space", "time"), ("before", "after", "none"), SHAPES
+    )
+    if dim == 3 or mode == "spacetime"  # without a time axis there is one frame, or one place
+]
+
+
+def make(seed: int = 0, channels: int = 6, **options: Any) -> NonLocalBlock:
+    torch.manual_seed(seed)
+    block = NonLocalBlock(channels, zero_init="none", **options).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return block
+
+
+def draw(shape: tuple[int, ...], seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def reference(block: NonLocalBlock, x: Tensor, **options: Any) -> Tensor:
+    """z of Eq. 6 with y from the oracle, the norm by its definition on batch statistics."""
+    weights = dict(block.named_parameters())
+    y = oracle.block(x, weights, block.pairwise, scale=block.scale or 1.0, **options)
+    z = torch.einsum("oc,nc...->no...", weights["out.weight"], y)
+    axes = [0, *range(2, x.dim())]
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    z = z + weights["out.bias"].view(shape)
+    z = (z - z.mean(axes, keepdim=True)) / (z.var(axes, keepdim=True, correction=0) + 1e-5).sqrt()
+    return x + z * weights["norm.weight"].view(shape) + weights["norm.bias"].view(shape)
+
+
+@pytest.mark.parametrize(("pairwise", "mode", "subsample", "dim"), CASES)
+def test_equals_the_paper_in_value_and_gradient(
+    pairwise: str, mode: str, subsample: str, dim: int
+) -> None:
+    block = make(pairwise=pairwise, mode=mode, subsample=subsample)
+    x = draw(SHAPES[dim]).requires_grad_()
+    ours = block(x)
+    theirs = reference(block, x, mode=mode, subsample=subsample)
+    torch.testing.assert_close(ours, theirs, **EXACT)
+    inputs = [x, *block.parameters()]
+    # all but the output's bias, which the norm takes away: its gradient is rounding around 0
+    upstream = draw(tuple(x.shape), seed=2)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, upstream),
+        torch.autograd.grad(theirs, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_temporal_groups_see_only_themselves(group: int) -> None:
+    block = make(temporal_group=group)
+    x = draw(SHAPES[3])
+    torch.testing.assert_close(block(x), reference(block, x, group=group), **EXACT)
+    if group == 1:
+        space = make(mode="space")
+        torch.testing.assert_close(space(x), block(x), **EXACT)
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "none"])
+@pytest.mark.parametrize("dim", SHAPES)
+def test_identity_at_construction(norm: str, dim: int) -> None:
+    block = NonLocalBlock(6, norm=norm)
+    x = draw(SHAPES[dim]).float()
+    assert torch.equal(block(x), x)
+    assert not block.is_awake()
+    assert NonLocalBlock(6, norm=norm, zero_init="none").is_awake()
+
+
+def test_learns_from_the_identity() -> None:
+    # theta's gradient is 0 in the first step by design; after two steps it has moved
+    block = NonLocalBlock(6).double()
+    start = copy.deepcopy(block.theta)
+    optimiser = torch.optim.SGD(block.parameters(), 0.5)
+    for step in range(3):
+        optimiser.zero_grad()
+        (block(draw(SHAPES[3], seed=step)) * draw(SHAPES[3], seed=9)).sum().backward()
+        optimiser.step()
+    assert block.is_awake()
+    assert start is not None
+    assert block.theta is not None
+    assert not torch.equal(start.weight, block.theta.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"norm": "frozen", "zero_init": "norm"}, "gradient zero for ever"),
+        ({"norm": "none", "zero_init": "norm"}, "does not exist"),
+        ({"mode": "temporal"}, "'spacetime', 'space', 'time'"),
+        ({"subsample": True}, "'before', 'after', 'none'"),
+        ({"pairwise": "cosine"}, "gaussian, embedded_gaussian"),
+        ({"pairwise": "concatenation", "scale": "1/sqrt(d)"}, "scale"),
+        ({"temporal_group": 4, "mode": "time"}, "temporal_group"),
+        ({"temporal_group": 0}, "temporal_group"),
+        ({"inner": 0}, "at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        NonLocalBlock(6, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "says"),
+    [
+        ({}, (2, 5, 3, 3), r"\(N, 6, \*positions\)"),
+        ({}, (2, 6), r"\(N, 6, \*positions\)"),
+        ({"mode": "time"}, (2, 6, 3, 3), r"\(N, C, T, H, W\)"),
+        ({"temporal_group": 3}, (2, 6, 4, 3, 3), "4 frames do not divide into groups of 3"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(
+    options: dict[str, Any], shape: tuple[int, ...], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        NonLocalBlock(6, **options)(torch.zeros(shape))
+
+
+def test_scale_is_one_over_the_root_of_the_width() -> None:
+    assert NonLocalBlock(32, scale="1/sqrt(d)").scale == 0.25  # inner 16
+    assert NonLocalBlock(64, scale="1/sqrt(d)", pairwise="gaussian").scale == 0.125  # x itself
+    block = make(scale="1/sqrt(d)")
+    x = draw(SHAPES[3])
+    torch.testing.assert_close(block(x), reference(block, x), **EXACT)
+
+
+@pytest.mark.parametrize(("pairwise", "mode", "subsample", "dim"), CASES)
+def test_rows_times_values_are_the_response(
+    pairwise: str, mode: str, subsample: str, dim: int
+) -> None:
+    block = make(pairwise=pairwise, mode=mode, subsample=subsample)
+    x = draw(SHAPES[dim])
+    grid = x.shape[2:]
+    queries = [tuple(s // 2 for s in grid), tuple(s - 1 for s in grid), (0,) * len(grid)]
+    rows = block.rows(x, queries)
+    assert rows.shape == (2, 3, *block.key_grid(grid))
+    g = oracle.pool(x) if subsample == "before" and mode != "time" else x
+    g = torch.einsum("oc,nc...->no...", block.g.weight, g) + block.g.bias.view(
+        1, -1, *[1] * len(grid)
+    )
+    if subsample == "after" and mode != "time":
+        g = oracle.pool(g)
+    y = block.response(x).transpose(1, 2).unflatten(2, grid)
+    for i, query in enumerate(queries):
+        got = (rows[:, i].unsqueeze(1) * g).flatten(2).sum(-1)
+        torch.testing.assert_close(got, y[(slice(None), slice(None), *query)], **EXACT)
+    with pytest.raises(ValueError, match="does not lie on the grid"):
+        block.rows(x, [tuple(grid)])
+
+
+@pytest.mark.parametrize("dim", [3, 2])
+def test_memory_layout_is_kept_and_changes_nothing(dim: int) -> None:
+    last = torch.channels_last_3d if dim == 3 else torch.channels_last
+    block = make()
+    x = draw(SHAPES[dim])
+    y, y_last = block(x), block(x.contiguous(memory_format=last))
+    assert y.is_contiguous()
+    assert y_last.is_contiguous(memory_format=last)
+    torch.testing.assert_close(y, y_last, **EXACT)
+
+
+def test_a_function_of_the_users_own() -> None:
+    distance = Pairwise(_negative_distance, "softmax")
+    block = make(pairwise=distance)
+    x = draw(SHAPES[2])
+    theta, phi, g = block.embed(x)
+    want = (-torch.cdist(theta, phi).square()).softmax(-1) @ g
+    torch.testing.assert_close(block.response(x), want, **EXACT)
+    assert torch.equal(pickle.loads(pickle.dumps(block))(x), block(x))
+
+
+def _negative_distance(theta: Tensor, phi: Tensor) -> Tensor:
+    return -torch.cdist(theta, phi).square()
+
+
+def test_axes_of_length_one_are_not_pooled() -> None:
+    block = make()
+    assert block.key_grid((4, 1, 5)) == (4, 1, 2)
+    x = draw((1, 6, 4, 1, 5))
+    torch.testing.assert_close(
+        block.response(x).transpose(1, 2).unflatten(2, x.shape[2:]),
+        oracle.block(x, dict(block.named_parameters()), "embedded_gaussian"),
+        **EXACT,
+    )
+
+
+def test_frozen_norm_is_batch_norm_in_eval() -> None:
+    block = make(norm="frozen")
+    twin = nn.BatchNorm1d(6).double().eval()
+    for name, tensor in twin.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(draw((6,), seed=len(name)).abs() + 0.1)
+    assert block.norm is not None
+    block.norm.load_state_dict(
+        {k: v for k, v in twin.state_dict().items() if k != "num_batches_tracked"}
+    )
+    z = draw((7, 6))
+    torch.testing.assert_close(block.norm(z), twin(z), **EXACT)
+    assert not list(block.norm.parameters())

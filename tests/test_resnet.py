@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nonlocalnet.resnet import STEMS, Bottleneck, Conv3d, MaxPool3d, ResNet3d
+
+KERNELS = [  # kernel, stride, padding: those of the networks, and some that fall through
+    ((1, 7, 7), (2, 2, 2), (0, 3, 3)),
+    ((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+    ((1, 1, 1), (1, 2, 2), (0, 0, 0)),
+    ((3, 1, 1), (1, 1, 1), (1, 0, 0)),
+    ((3, 1, 1), (2, 1, 1), (1, 0, 0)),
+    ((5, 7, 7), (2, 2, 2), (2, 3, 3)),
+    ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+    ((1, 3, 3), (1, 1, 1), (1, 1, 1)),
+    ((3, 1, 1), (1, 2, 2), (1, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), KERNELS)
+@pytest.mark.parametrize("last", [True, False])
+def test_conv_equals_torch(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], last: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = Conv3d(4, 6, kernel, stride, padding, groups=2).double()
+    x = torch.randn(2, 4, 6, 9, 8, dtype=torch.float64)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    want = F.conv3d(x, conv.weight, conv.bias, stride, padding, groups=2)
+    torch.testing.assert_close(conv(x), want)
+
+
+def test_conv_leaves_other_paddings_to_torch() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 5, 6, 6)
+    for options in ({"padding": "same"}, {"padding": (0, 1, 1), "padding_mode": "circular"}):
+        conv = Conv3d(2, 3, (1, 3, 3), **options)
+        plain = nn.Conv3d(2, 3, (1, 3, 3), **options)
+        plain.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(conv(x), plain(x))
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_pools_equal_torch(stem: str) -> None:
+    x = torch.randn(2, 4, 8, 13, 12).contiguous(memory_format=torch.channels_last_3d)
+    for pool in (STEMS[stem].pool1, STEMS[stem].pool2):
+        if pool is not None:
+            want = F.max_pool3d(x, pool.kernel, pool.stride, pool.padding)
+            assert torch.equal(pool.layer()(x), want)
+
+
+def test_features_are_channels_last_all_the_way() -> None:
+    model = ResNet3d(Bottleneck, (1, 1, 1, 1), "paper", width=4, num_classes=3).eval()
+    seen = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Conv3d | MaxPool3d | nn.BatchNorm3d):
+            module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o}))
+    model(torch.randn(1, 3, 32, 64, 64))
+    wrong = [n for n, y in seen.items() if not y.is_contiguous(memory_format=torch.channels_last_3d)]
+    assert len(seen) > 15
+    assert not wrong
+
+
+def test_table_1_of_the_paper() -> None:
+    """Feature maps of C2D ResNet-50 for 32 frames of 224 x 224 (paper Table 1), shapes only."""
+    model = ResNet3d(Bottleneck, (3, 4, 6, 3)).to("meta")
+    seen = {}
+    for name in ("conv1", "maxpool", "layer1", "pool2", "layer2", "layer3", "layer4"):
+        model.get_submodule(name).register_forward_hook(
+            lambda m, i, o, name=name: seen.update({name: tuple(o.shape[1:])})
+        )
+    assert model(torch.empty(1, 3, 32, 224, 224, device="meta")).shape == (1, 400)
+    assert seen == {
+        "conv1": (64, 16, 112, 112),
+        "maxpool": (64, 8, 56, 56),
+        "layer1": (256, 8, 56, 56),
+        "pool2": (256, 4, 56, 56),
+        "layer2": (512, 4, 28, 28),
+        "layer3": (1024, 4, 14, 14),
+        "layer4": (2048, 4, 7, 7),
+    }
+
+
+def test_pool1_without_padding_is_caffe2s_55() -> None:
+    for stem, frames in (("caffe2-32", 32), ("caffe2-8", 8)):
+        model = ResNet3d(Bottleneck, (1, 1, 1, 1), stem, width=4).to("meta")
+        model.pool2.register_forward_hook(lambda m, i, o: shapes.append(tuple(o.shape[2:])))
+        shapes: list[tuple[int, ...]] = []
+        model(torch.empty(1, 3, frames, 224, 224, device="meta"))
+        assert shapes == [(4, 55, 55)]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_grid_is_where_the_gradient_lies(stem: str) -> None:
+    """A cell's centre by `grid` is the middle of the clip's part it depends on.
+
+    With all-one kernels and no norm the support of the gradient is the receptive field, which is
+    symmetric around the centre wherever it does not touch the border.
+    """
+    model = ResNet3d(Bottleneck, (1, 1, 1), stem, width=1, num_classes=2).double()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm3d):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent) if parent else model, child, nn.Identity())
+        if isinstance(module, Conv3d):
+            nn.init.ones_(module.weight)
+    # a pooling passes its gradient to one place: replace it by the mean over the same window
+    for name in ("maxpool", "pool2"):
+        pool = model.get_submodule(name)
+        if isinstance(pool, MaxPool3d):
+            setattr(model, name, _Mean(pool))
+    x = torch.ones(1, 3, 16, 96, 96, dtype=torch.float64, requires_grad=True)
+    y = x
+    y = model.maxpool(model.relu(model.bn1(model.conv1(y))))
+    y = model.layer2(model.pool2(model.layer1(y)))
+    cell = [s // 2 for s in y.shape[2:]]
+    (gradient,) = torch.autograd.grad(y[(0, slice(None), *cell)].sum(), x)
+    plain = ResNet3d(Bottleneck, (1, 1, 1), stem, width=1, num_classes=2)
+    for axis, ((stride, offset), i) in enumerate(zip(plain.grid("layer2.0"), cell, strict=True)):
+        others = [a for a in range(5) if a != axis + 2]
+        support = gradient.abs().sum(others).nonzero().flatten()
+        assert 0 < int(support[0]) or axis == 0
+        assert offset + stride * i == (int(support[0]) + int(support[-1])) / 2
+
+
+class _Mean(nn.Module):
+    def __init__(self, pool: MaxPool3d) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool3d(pool.kernel_size, pool.stride, pool.padding)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(x)
+
+
+def test_wrong_input_is_told() -> None:
+    with pytest.raises(ValueError, match="there are paper, caffe2-32"):
+        ResNet3d(Bottleneck, (1,), "vgg")
+    with pytest.raises(ValueError, match=r"\(N, 3, T, H, W\)"):
+        ResNet3d(Bottleneck, (1,), width=2)(torch.zeros(1, 3, 8, 8))
