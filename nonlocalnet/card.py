@@ -60,11 +60,13 @@ class Card:
                 f"the checkpoint's card has fields unknown to this version: {', '.join(unknown)};"
                 " it was written by a newer nonlocalnet, so upgrade to read it"
             )
-        # JSON knows no tuples
-        fixed: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**fixed)
+        architecture = _tuples(values.pop("architecture", {}))
+        return cls(architecture=architecture, **_tuples(values))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    # JSON knows no tuples
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def card_of(model: nn.Module) -> Card:

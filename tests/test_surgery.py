@@ -125,7 +125,7 @@ def test_an_edited_network_compiles_whole_and_exports(host: str, pairwise: str) 
 def test_large_features_train_under_compile(pairwise: str) -> None:
     """Past the size where rows are formed a few at a time, with gradients through the graph."""
     torch.manual_seed(0)
-    block = NonLocalBlock(4, pairwise=pairwise, zero_init="none", subsample="none")
+    block = NonLocalBlock(4, pairwise=pairwise, norm="none", zero_init="none", subsample="none")
     x = torch.randn(1, 4, 1500, requires_grad=True)
     want = block(x)
     got = torch.compile(block, fullgraph=True, backend="aot_eager")(x)
