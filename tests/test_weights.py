@@ -33,6 +33,9 @@ def test_a_checkpoint_gives_the_network_back(tmp_path: Path) -> None:
         assert card_of(again) == card
         assert not again.training
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
+    (tmp_path / "plain").touch()
+    rights = {p.stat().st_mode for p in tmp_path.iterdir()}
+    assert len(rights) == 1  # readable for whom any new file is
 
 
 def test_damage_and_strangers_are_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from ..card import Card, card_of, set_card
@@ -34,9 +34,10 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, partial, metadata={"format": FORMAT, "card": card.to_json()})
+        # not save_file, which lets only the owner read what it writes
+        partial.write_bytes(serialize(tensors, {"format": FORMAT, "card": card.to_json()}))
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error}") from error
 

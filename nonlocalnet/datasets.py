@@ -1,0 +1,138 @@
+"""Labelled videos as training clips or test views; a file that cannot be read is a value.
+
+A data set here opens the file, decodes, crops and closes, all for the item asked for: nothing is
+shared between processes, and what an item is depends only on its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .card import Card
+from .clips import test_views, training_clip
+from .folders import VIDEO_SUFFIXES, Sample, Split, read_folder, read_test_folder
+from .transforms import test_crops, train_transform
+from .video import Video, VideoError
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Broken",
+    "Sample",
+    "Split",
+    "VideoDataset",
+    "ViewDataset",
+    "Views",
+    "read_folder",
+    "read_test_folder",
+]
+
+DECODED_BYTES = 1 << 28  # whole frames of one video held at a time
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that could not be read, and why: to be told once, skipped and counted."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Views:
+    """All test views of one video, clip after clip and within a clip crop after crop.
+
+    clips: (V, 3, T, S, S) uint8. timestamps: (V, T) seconds, float64. label: -1 if there is none.
+    """
+
+    clips: Tensor
+    timestamps: Tensor
+    label: int
+    path: str
+
+
+class VideoDataset(Dataset[tuple[Tensor, int] | Broken]):
+    """(epoch, index) -> (clip (3, T, S, S) uint8, label), or `Broken`.
+
+    Which frames, which size and crop, mirrored or not: all drawn from a generator keyed by
+    (seed, epoch, index). So an item is the same in any process, in any order, after any restart.
+    """
+
+    def __init__(self, samples: Sequence[Sample], card: Card, seed: int = 0) -> None:
+        self.samples, self.card, self.seed = tuple(samples), card, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | Broken:
+        epoch, index = key
+        sample = self.samples[index]
+        generator = _keyed(self.seed, epoch, index)
+        try:
+            with Video(sample.path) as video:
+                frames = video.frames(training_clip(len(video), self.card, generator))
+            return train_transform(frames, self.card, generator), sample.label
+        except (VideoError, OSError) as error:
+            return _broken(sample.path, error)
+
+
+class ViewDataset(Dataset[Views | Broken]):
+    """index -> the `clips` x `crops` test views of a video as `Views`, or `Broken`.
+
+    videos: samples, or paths of videos without a label.
+    """
+
+    def __init__(
+        self, videos: Sequence[Sample] | Sequence[str], card: Card, clips: int, crops: int
+    ) -> None:
+        self.videos: tuple[Sample | str, ...] = tuple(videos)
+        self.card, self.clips, self.crops = card, clips, crops
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Views | Broken:
+        entry = self.videos[index]
+        sample = Sample(entry, -1, "") if isinstance(entry, str) else entry
+        try:
+            with Video(sample.path) as video:
+                chosen = test_views(len(video), self.card, self.clips)  # (clips, T)
+                seconds = torch.from_numpy(video.timestamps[chosen])
+                views = [
+                    test_crops(frames, self.card, self.crops)  # (crops, 3, T, S, S)
+                    for frames in _clips(video, chosen)
+                ]
+        except (VideoError, OSError) as error:
+            return _broken(sample.path, error)
+        times = seconds.repeat_interleave(self.crops, dim=0)
+        return Views(torch.cat(views), times, sample.label, sample.path)
+
+
+def _clips(video: Video, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
+    """The clips (T, H, W, 3) of the frame numbers (clips, T).
+
+    Clips overlap, so decoding them together is quicker; of a large picture each is decoded alone.
+    """
+    unique, place = np.unique(chosen, return_inverse=True)
+    if len(unique) * video.info.height * video.info.width * 3 > DECODED_BYTES:
+        yield from (video.frames(numbers) for numbers in chosen)
+        return
+    frames = video.frames(unique)
+    yield from (frames[numbers] for numbers in torch.from_numpy(place.reshape(chosen.shape)))
+
+
+def _keyed(*key: int) -> torch.Generator:
+    """A generator for this key; keys that differ by one give unrelated draws."""
+    words = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1)
+    return torch.Generator().manual_seed(int(words[0]))
+
+
+def _broken(path: str, error: VideoError | OSError) -> Broken:
+    reason = error.reason if isinstance(error, VideoError) else error.strerror or str(error)
+    return Broken(path, reason)

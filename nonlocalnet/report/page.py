@@ -1,0 +1,159 @@
+"""The page as a whole: what comes in which order, and how it reaches the disk.
+
+It runs no script and asks for nothing from outside (its own content policy forbids both), so it can
+be mailed, archived and opened offline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import sections
+from .comparison import comparison
+from .curves import finite
+from .markup import Markup, element, join
+from .plots import interval, percent
+from .sections import Picture, Run
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    title: str,
+    runs: Sequence[Run],
+    *,
+    words: Sequence[str] = (),
+    pictures: Sequence[Picture] = (),
+    worst: int = 12,
+) -> tuple[Path, Path]:
+    """Write the report of one tested network, or the comparison of several.
+
+    path: the HTML file; the JSON goes beside it under the same name. Both replace what was there
+        only when complete.
+    words: paragraphs under the title. pictures: PNGs with captions, shown as they are.
+    worst: how many of the surest wrong answers are shown with frames (a third of them per network
+        in a comparison). Frames come from the videos, if those can still be read.
+
+    Returns both paths. Raises `UserError` if they cannot be written, `ValueError` without runs.
+    """
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    html_path = Path(path)
+    if html_path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"the report's name must end in .html, not {html_path.name!r}")
+    json_path = html_path.with_suffix(".json")
+    body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
+    lead = _answer(runs[0]) if len(runs) == 1 else None
+    page = _page(title, lead, words, body)
+    _replace(json_path, json.dumps(_data(title, words, runs, pictures), allow_nan=False))
+    _replace(html_path, page)
+    return html_path, json_path
+
+
+def _single(run: Run, pictures: Sequence[Picture], worst: int) -> Markup:
+    result = run.result
+    return join(
+        sections.accuracy(result),
+        sections.learning(run.log),
+        sections.classes(result),
+        sections.confusions(result),
+        sections.worst_clips(result, worst),
+        sections.gallery(pictures),
+        sections.confidence(result),
+        sections.skipped(result),
+        sections.decisions(run.notes),
+        sections.obtained(result),
+    )
+
+
+def _many(runs: Sequence[Run], pictures: Sequence[Picture], worst: int) -> Markup:
+    details = [
+        element(
+            "details",
+            element("summary", run.name, element("small", _in_short(run))),
+            _single(run, (), max(1, worst // 3)),
+            class_="run",
+        )
+        for run in runs
+    ]
+    each = sections.section("Each network by itself", None, *details)
+    return join(comparison(runs), sections.gallery(pictures), each)
+
+
+def _in_short(run: Run) -> str:
+    top1 = run.result.accuracy()
+    return f"{percent(top1.value)} of {top1.count:,} videos"
+
+
+def _answer(run: Run) -> Markup:
+    """The one figure most readers came for, with all that belongs to it."""
+    result = run.result
+    top1, guess = result.accuracy(), result.guess()
+    views = result.rules[-1].name
+    skipped = f" {len(result.skipped):,} more could not be used." if result.skipped else ""
+    told = (
+        f"right on {top1.hits:,} of {top1.count:,} videos with {views}"
+        f" (95 % interval {interval(top1)}). Always answering the most frequent class would give"
+        f" {percent(guess.value)}.{skipped}"
+    )
+    return element(
+        "div", element("strong", percent(top1.value)), element("p", told), class_="answer"
+    )
+
+
+def _page(title: str, lead: Markup | None, words: Sequence[str], body: Markup) -> str:
+    style = (resources.files(__package__) / "report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    told = element("div", *(element("p", p) for p in words), class_="words") if words else None
+    header = element("header", element("h1", title), lead, told)
+    main = element("main", header, body, element("footer", "Written by nonlocalnet."))
+    return "<!doctype html>\n" + element("html", head, element("body", main), lang="en") + "\n"
+
+
+def _data(
+    title: str, words: Sequence[str], runs: Sequence[Run], pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    return {
+        "title": title,
+        "words": list(words),
+        "pictures": [picture.caption for picture in pictures],
+        "runs": [
+            {
+                "name": run.name,
+                "notes": list(run.notes),
+                "log": finite(run.log),
+                "result": run.result.to_dict(),
+            }
+            for run in runs
+        ],
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that at any moment either the old one or the whole new one is there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise UserError(f"the report {path} could not be written: {reason}") from error

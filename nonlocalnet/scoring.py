@@ -1,0 +1,123 @@
+"""uint8 views -> logits -> one score per class: the one path of validation, test, predict, attend.
+
+Whoever wants to know what a network says about a video goes through here, so that two parts of the
+program cannot disagree about normalisation, mode or averaging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .card import Aggregate, card_of
+from .errors import UserError
+from .transforms import normalize
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+# input values per forward pass when no batch is given: five views of 32 x 256 x 256, 100 MB of
+# float32, or a thousand of the demo's
+VALUES = 1 << 25
+
+
+class Items(Protocol[T_co]):
+    """A map-style data set: what `load` reads from."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
+def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
+    """Logits of every view of one video: (V, 3, T, S, S) uint8 -> (V, K) float32, on the CPU.
+
+    The views travel to the model's device as uint8 and are normalised there by the model's card.
+    The model runs in eval mode without gradients; afterwards each module is back in the mode it
+    had. `batch` views go through at once (`None`: as many as make a bounded input); the split
+    changes nothing but the last bits.
+
+    Raises `TypeError`/`ValueError` for another kind of tensor, `UserError` if a logit is not
+    finite.
+    """
+    if clips.dtype != torch.uint8:
+        raise TypeError(f"clips must be uint8, as transforms give them, not {clips.dtype}")
+    if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape:
+        raise ValueError(f"clips must be (V, 3, T, S, S), not {tuple(clips.shape)}")
+    card = card_of(model)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    size = batch or max(1, VALUES // clips[0].numel())
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = [
+                model(normalize(part.to(weight.device), card).to(weight.dtype)).float().cpu()
+                for part in clips.split(size)
+            ]
+    finally:
+        # one by one: a frozen part may have been in eval mode inside a training network
+        for module, training in modes:
+            module.training = training
+    logits = torch.cat(parts)  # outside inference mode, so that callers get an ordinary tensor
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            "the network's scores are not numbers (NaN or infinity): its weights are damaged or its"
+            " training diverged; train again with a lower learning rate, or use another checkpoint"
+        )
+    return logits
+
+
+AGGREGATES: dict[Aggregate, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1).mean(0),
+    "logits": lambda logits: logits.mean(0).softmax(-1),
+    "max": lambda logits: torch.nn.functional.normalize(logits.softmax(-1).amax(0), p=1, dim=0),
+}
+
+
+def aggregate(logits: Tensor, rule: Aggregate) -> Tensor:
+    """One distribution over classes from the logits of all views: (V, K) -> (K,), sums to 1.
+
+    "softmax": mean of the views' softmax (the paper, section 4; both Caffe2 and PySlowFast).
+    "logits": softmax of the mean logits (TSN, TSM).
+    "max": the highest softmax of any view, per class (PySlowFast's ENSEMBLE_METHOD max), scaled to
+    sum to 1.
+    Raises `ValueError` for another rule.
+    """
+    if rule not in AGGREGATES:
+        raise ValueError(f"no rule {rule!r} to average views by; there are {', '.join(AGGREGATES)}")
+    # float64, so that the order of views cannot decide a tie
+    return AGGREGATES[rule](logits.double()).float()
+
+
+def load(items: Items[T], workers: int = 0) -> Iterator[T]:
+    """Every item in order, read ahead by worker processes; `workers=0` reads in this one.
+
+    At most one item per worker waits, whatever the length: thirty views of 32 x 256 x 256 are
+    190 MB. The global random state is neither read nor moved. Raises `UserError` if a worker
+    process dies.
+    """
+    loader: DataLoader[T] = DataLoader(
+        items,  # type: ignore[arg-type]  # DataLoader reads any map-style data set
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise UserError(
+            "a reading process ended unexpectedly, most often for want of memory or of shared"
+            " memory (/dev/shm); use fewer workers, or workers=0"
+        ) from error
+
+
+def _as_it_is(item: T) -> T:
+    return item
