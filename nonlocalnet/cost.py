@@ -23,7 +23,7 @@ class Row:
     shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
-    activations: int  # numbers that the layers inside put out
+    activations: int  # numbers that the layers inside put out, those in place not counted
 
 
 def cost(model: nn.Module, input_shape: Sequence[int]) -> list[Row]:
@@ -81,7 +81,7 @@ def _recorder(name: str, leaves: dict[str, int], shapes: dict[str, tuple[int, ..
     def record(module: nn.Module, args: Any, output: Tensor) -> None:
         if isinstance(output, Tensor):
             shapes[name] = tuple(output.shape[1:])
-            if not any(module.children()):
+            if not any(module.children()) and not getattr(module, "inplace", False):
                 leaves[name] = output.numel()
 
     return record

@@ -233,7 +233,6 @@ class ResNet3d(nn.Module):
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = stem.pool1.layer() if stem.pool1 else nn.Identity()
-        self.pool2 = stem.pool2.layer() if stem.pool2 else nn.Identity()
         channels = width
         for stage, depth in enumerate(layers):
             blocks = []
@@ -242,6 +241,8 @@ class ResNet3d(nn.Module):
                 blocks.append(block(channels, width * 2**stage, stride))
                 channels = width * 2**stage * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            if stage == 0:
+                self.pool2 = stem.pool2.layer() if stem.pool2 else nn.Identity()
         self.stages = tuple(f"layer{s + 1}" for s in range(len(layers)))
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)

@@ -1,0 +1,225 @@
+"""How each result is obtained: everything that training can be told, as a value.
+
+`plan.derive` turns a recipe, a data set and a machine into concrete numbers and says why, in words.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from .block import Init, Mode, Norm, Subsample, ZeroInit
+from .card import Beyond, Sampling
+from .errors import UserError
+from .machine import Device
+
+Stage = Literal["res2", "res3", "res4", "res5"]
+PairwiseName = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
+Colours = Literal["paper", "imagenet"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["steps", "cosine", "one_cycle"]
+Precision = Literal["fp32", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train and how. None means: derived from the data and the machine, in words."""
+
+    model: str = "i3d_resnet50"
+    """Name of the network: c2d_, i3d_ or tsm_ with tiny, resnet18, resnet50 or resnet101."""
+    non_local: int | Stage | tuple[str, ...] = 5
+    """Non-local blocks: 0, 1, 5 or 10, a stage (one block there), or names such as layer3.4."""
+    pairwise: PairwiseName = "embedded_gaussian"
+    """The pairwise function f of the non-local operation (paper, section 3.2)."""
+    mode: Mode = "spacetime"
+    """What a position of a block sees: all, its own frame, or its own place over time."""
+    subsample: Subsample = "before"
+    """The paper's 1x2x2 pooling of a block's keys: before or after the embeddings, or none."""
+    scale: Literal["1/sqrt(d)"] | None = None
+    """Factor on theta . phi: none (paper), or 1/sqrt(d) (Caffe2, PySlowFast)."""
+    norm: Norm = "batch"
+    """Norm after a block's output weights."""
+    zero_init: ZeroInit | None = None
+    """Where a block starts at zero, so that it begins as the identity; `none` starts awake."""
+    init: Init = "normal"
+    """A block's first weights: N(0, 0.01^2) (Caffe2's code) or MSRA's (the paper's sentence)."""
+    stem: str | None = None
+    """The network's first layers and their pooling; None is the network's own."""
+    pretrained: str | None = None
+    """First weights: imagenet (a download), a run folder, or a file (ours, or a 2-D ResNet's)."""
+
+    freeze_backbone: bool = False
+    """Few-video mode: the features stay as they are; only the head and the blocks learn."""
+    freeze_norm: bool = False
+    """Keep the batch-norm statistics of the backbone (paper's long clips, two per GPU)."""
+    dropout: float | None = None
+    """Probability of dropping a feature before the head."""
+
+    frames: int | None = None
+    """Frames of a clip."""
+    stride: int | None = None
+    """Video frames from one frame of a clip to the next (dense sampling)."""
+    sampling: Sampling | None = None
+    """Frames from one dense window (paper), or one from each of equal segments (TSN, TSM)."""
+    beyond: Beyond = "clamp"
+    """A video shorter than the window: repeat its last frame, or start over."""
+    crop: int | None = None
+    """Side of the square cut out for training, pixels."""
+    short_side: int | None = None
+    """Length of a frame's short side in validation and test, pixels."""
+    test_crop: int | None = None
+    """Side of the square cut out in validation and test, pixels."""
+    jitter: tuple[int, int] | None = None
+    """Range that the short side is drawn from in training, pixels."""
+    flip: bool | None = None
+    """Mirror half of the training clips."""
+    colours: Colours | None = None
+    """Mean and deviation to normalise by: the paper's code (0.45, 0.225) or ImageNet's."""
+
+    epochs: int | None = None
+    """Passes over the training clips."""
+    accumulate_to: int | None = None
+    """Clips per step of the optimiser, over all processes (paper: 64)."""
+    batch: int | None = None
+    """Clips per forward pass and process; gradients are accumulated up to a step."""
+    optimizer: Optimizer = "sgd"
+    """SGD with momentum (paper), or AdamW."""
+    lr: float | None = None
+    """Learning rate of a step, as it is; None scales the paper's 0.01 for 64 clips to the step."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum (Caffe2 configuration)."""
+    weight_decay: float = 1e-4
+    """Weight decay; norm parameters have none."""
+    clip_grad: float = 40.0
+    """Longest gradient of a step, 0 for any length (40: MMAction2; the paper has no limit)."""
+    schedule: Schedule = "steps"
+    """Learning rate over the run: a tenth at 150/400 and 300/400 of it (paper), and others."""
+    warmup: float | None = None
+    """Epochs in which the learning rate rises from zero."""
+    class_weights: bool | None = None
+    """Weigh rare classes more in the loss."""
+    precision: Precision | None = None
+    """Number format of the forward pass."""
+
+    val_fraction: float = 0.2
+    """Part of the videos kept for validation where the folder has no train/ and val/."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int | None = None
+    """Processes that read videos."""
+    device: Device | None = None
+    """Where to train."""
+    save_seconds: float = 300.0
+    """Longest time between two checkpoints; one is written after each epoch in any case."""
+    save_steps: int | None = None
+    """Steps between two checkpoints."""
+    log_steps: int | None = None
+    """Steps between two lines of the log."""
+
+
+# what may differ when a run is resumed: it changes where and how fast, not what is computed
+FREE = ("workers", "device", "save_seconds", "save_steps", "log_steps", "batch")
+
+
+RECIPES: dict[str, Recipe] = {
+    # A folder of the user's own videos. Nothing is promised: it depends on the videos.
+    #   nonlocalnet train DIR -o runs/mine
+    "folder": Recipe(),
+    # The paper's NL I3D ResNet-50 on Kinetics-400: 32 frames of 64, ImageNet start, 400,000 steps
+    # of 64 clips (paper, section 4, and facebookresearch/video-nonlocal-net).
+    #   torchrun --nproc-per-node 8 -m nonlocalnet train DIR --recipe kinetics_32x2 -o runs/k400
+    # Cost: 6.3e18 floating-point operations (computed: 41.3 G multiply-adds a clip, times three for
+    # training); 44 GPU hours at 40 TFLOP/s sustained, if the disks and decoders keep up.
+    # Expect 74.9 % top-1 and 91.6 % top-5 with 10x3 views (video-nonlocal-net's model zoo,
+    # i3d_nonlocal_32x2_IN_pretrain_400k, on its own copy of Kinetics). NOT MEASURED HERE.
+    # It differs in two things: torchvision's ImageNet weights, and no precise batch norm.
+    "kinetics_32x2": Recipe(
+        model="i3d_resnet50",
+        non_local=5,
+        scale="1/sqrt(d)",
+        pretrained="imagenet",
+        dropout=0.5,
+        frames=32,
+        stride=2,
+        sampling="dense",
+        crop=224,
+        short_side=256,
+        test_crop=256,
+        jitter=(256, 320),
+        flip=True,
+        colours="imagenet",
+        epochs=109,  # 400,000 steps of 64 over 234,643 clips
+        accumulate_to=64,
+        clip_grad=0.0,
+        schedule="steps",
+        warmup=0.0,
+        class_weights=False,
+    ),
+    # The demo's: tiny networks on reunion, 8 frames of 32x32, from nothing.
+    #   nonlocalnet demo
+    "reunion": Recipe(
+        model="i3d_tiny",
+        non_local=1,
+        zero_init="none",  # awake and with MSRA's weights it learns first (docs/log.md)
+        init="msra",
+        dropout=0.0,
+        frames=8,
+        stride=1,
+        sampling="dense",
+        crop=32,
+        short_side=32,
+        test_crop=32,
+        jitter=(32, 32),
+        flip=False,  # a mirrored clip moves the other way
+        colours="paper",
+        epochs=8,
+        accumulate_to=32,
+        optimizer="adamw",
+        lr=3e-3,
+        schedule="one_cycle",
+        warmup=0.0,
+        class_weights=False,
+        precision="fp32",
+    ),
+}
+
+
+def check(recipe: Recipe) -> None:
+    """Raises `UserError` for values out of range and options that contradict each other."""
+    least = {"frames": 1, "stride": 1, "crop": 1, "short_side": 1, "test_crop": 1, "epochs": 1}
+    least |= {"accumulate_to": 1, "batch": 1, "workers": 0, "save_steps": 1, "log_steps": 1}
+    for name, low in least.items():
+        value = getattr(recipe, name)
+        if value is not None and value < low:
+            raise UserError(f"{_flag(name)} must be at least {low}; it came as {value}")
+    for name in ("lr", "save_seconds"):
+        value = getattr(recipe, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{_flag(name)} must be above 0; it came as {value}")
+    for name in ("weight_decay", "clip_grad"):
+        if not 0 <= getattr(recipe, name) < math.inf:
+            raise UserError(f"{_flag(name)} must not be negative: {getattr(recipe, name)}")
+    for name in ("dropout", "momentum"):
+        value = getattr(recipe, name)
+        if value is not None and not 0 <= value < 1:
+            raise UserError(f"{_flag(name)} must be at least 0 and below 1; it came as {value}")
+    if recipe.nesterov and recipe.momentum == 0 and recipe.optimizer == "sgd":
+        raise UserError("Nesterov's momentum needs --momentum above 0, or --no-nesterov")
+    if recipe.freeze_backbone and recipe.pretrained is None:
+        raise UserError(
+            "--freeze-backbone trains the head and the non-local blocks on features that are there"
+            " already, but this run starts from random weights: add --pretrained imagenet, or the"
+            " run folder of a trained network"
+        )
+    if recipe.sampling == "segments" and recipe.stride not in (None, 1):
+        raise UserError(
+            f"--sampling segments takes one frame per segment and has no use for --stride"
+            f" {recipe.stride}: leave one of them out"
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
