@@ -1,0 +1,141 @@
+"""How frames look to a network: the crop, its size, the flip, and the scale of the numbers.
+
+A crop is a square of the original picture, found first; then only that square is resized. It
+stays uint8 until `normalize`, which runs on the device of the network.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from .card import Card
+from .errors import UserError
+
+
+class Box(NamedTuple):
+    """A square of the original picture in whole pixels: rows top ... top + side - 1, and so on.
+
+    The pixel centre (row i, column j) of the crop, c pixels wide, lies in the original picture at
+    row top + (i + 0.5) * side / c - 0.5 and column left + (j + 0.5) * side / c - 0.5, with pixel
+    centres at integers.
+    """
+
+    top: int
+    left: int
+    side: int
+
+
+def train_box(height: int, width: int, card: Card, generator: Generator) -> Box:
+    """A random square: as if the short side were resized to U{jitter} and `crop` cut out of it.
+
+    Paper, section 4.1: short side random in 256 to 320 pixels (whole numbers, both included), 224
+    crop. The place is uniform over all whole-pixel places in the original.
+    """
+    low, high = card.jitter
+    if not 1 <= card.crop <= low <= high:
+        raise UserError(
+            f"the training crop must fit the scale jitter: expected 1 <= crop <= jitter, got a crop"
+            f" of {card.crop} and a short side from {low} to {high}; choose a smaller crop"
+        )
+    short = int(torch.randint(low, high + 1, (), generator=generator))
+    side = _side(height, width, card.crop, short)
+    top = int(torch.randint(height - side + 1, (), generator=generator))
+    left = int(torch.randint(width - side + 1, (), generator=generator))
+    return Box(top, left, side)
+
+
+def crop_boxes(height: int, width: int, card: Card, crops: int) -> list[Box]:
+    """The squares of the test crops: the centre one, or three along the longer side.
+
+    One lies in the middle, three at the start (left or top), the middle and the end (right or
+    bottom); across the longer side all lie in the middle. [Caffe2 code, PySlowFast]
+    """
+    if crops not in (1, 3):
+        raise UserError(f"crops: expected 1 (centre) or 3 (along the longer side), got {crops}")
+    if not 1 <= card.test_crop <= card.short_side:
+        raise UserError(
+            f"the test crop must fit the short side: expected 1 to {card.short_side}, got"
+            f" {card.test_crop}; choose a smaller crop or a larger short side"
+        )
+    side = _side(height, width, card.test_crop, card.short_side)
+    rows, columns = height - side, width - side  # what is left over
+    shares = (1,) if crops == 1 else (0, 1, 2)  # in halves
+    if width >= height:
+        return [Box(rows // 2, columns * share // 2, side) for share in shares]
+    return [Box(rows * share // 2, columns // 2, side) for share in shares]
+
+
+def train_transform(frames: Tensor, card: Card, generator: Generator) -> Tensor:
+    """Random scale, crop and flip, one for the whole clip.
+
+    (T, H, W, 3) uint8 -> (3, T, crop, crop) uint8. Flips left and right with probability 0.5 if
+    `card.flip` (switch it off where classes differ by direction); the flip is drawn in any case.
+    Raises `UserError` if the card's crop does not fit its jitter.
+    """
+    _check(frames)
+    box = train_box(frames.shape[1], frames.shape[2], card, generator)
+    flip = bool(torch.randint(2, (), generator=generator)) and card.flip
+    clip = _cut(frames, box, card.crop)
+    return clip.flip(-1) if flip else clip
+
+
+def test_crops(frames: Tensor, card: Card, crops: int) -> Tensor:
+    """The test crops of one clip: (T, H, W, 3) uint8 -> (crops, 3, T, test_crop, test_crop) uint8.
+
+    Raises `UserError` for another number than 1 or 3, or a card whose crop does not fit.
+    """
+    _check(frames)
+    boxes = crop_boxes(frames.shape[1], frames.shape[2], card, crops)
+    return torch.stack([_cut(frames, box, card.test_crop) for box in boxes])
+
+
+def normalize(clips: Tensor, card: Card) -> Tensor:
+    """(..., 3, T, H, W) uint8 -> float32, (x / 255 - mean) / std per channel, on the same device.
+
+    The only place where pixels become floating point.
+    """
+    if clips.dtype != torch.uint8 or clips.ndim < 4 or clips.shape[-4] != 3:
+        raise TypeError(
+            f"clips: expected uint8 of shape (..., 3, T, H, W), got {clips.dtype}"
+            f" {tuple(clips.shape)}"
+        )
+    mean = torch.tensor(card.mean, device=clips.device).reshape(3, 1, 1, 1)
+    std = torch.tensor(card.std, device=clips.device).reshape(3, 1, 1, 1)
+    return clips.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _side(height: int, width: int, crop: int, short: int) -> int:
+    """Pixels of the original that `crop` pixels show when the short side becomes `short`.
+
+    Rounded to the nearest whole number, halves up.
+    """
+    smaller = min(height, width)
+    return max((2 * crop * smaller + short) // (2 * short), 1)
+
+
+def _cut(frames: Tensor, box: Box, size: int) -> Tensor:
+    """(T, H, W, 3) -> (3, T, size, size): bilinear, antialiased when it shrinks."""
+    top, left, side = box
+    square = frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2)  # (T, 3, b, b)
+    if side != size:
+        square = functional.interpolate(
+            square, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+    return square.transpose(0, 1).contiguous()
+
+
+def _check(frames: Tensor) -> None:
+    if (
+        frames.dtype != torch.uint8
+        or frames.ndim != 4
+        or frames.shape[-1] != 3
+        or not frames.numel()
+    ):
+        raise TypeError(
+            f"frames: expected uint8 of shape (T, H, W, 3), none of them 0, got {frames.dtype}"
+            f" {tuple(frames.shape)}"
+        )

@@ -1,0 +1,160 @@
+"""Which frames: properties for all lengths, and the rules of the papers' codes by other means."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nonlocalnet import clips
+from nonlocalnet.card import Beyond, Card
+
+counts = st.integers(1, 400)
+lengths = st.integers(1, 40)
+strides = st.integers(1, 9)
+views = st.integers(1, 12)
+seeds = st.integers(0, 2**31)
+beyonds = st.sampled_from(["clamp", "wrap"])
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_window(clip: np.ndarray, count: int, stride: int, beyond: Beyond) -> None:
+    """`stride` apart from its first frame on, and past the end what `beyond` says."""
+    plain = [int(clip[0]) + stride * step for step in range(len(clip))]
+    past = {"clamp": lambda i: min(i, count - 1), "wrap": lambda i: i % count}[beyond]
+    assert clip.tolist() == [past(index) for index in plain]
+    if plain[-1] >= count:
+        assert clip[0] == 0  # only a video that is too short is continued
+
+
+@given(counts, lengths, strides, seeds, beyonds)
+def test_dense_clip(count: int, frames: int, stride: int, seed: int, beyond: Beyond) -> None:
+    clip = clips.dense_clip(count, frames, stride, seeded(seed), beyond)
+    assert clip.shape == (frames,)
+    assert clip.dtype == np.int64
+    assert_window(clip, count, stride, beyond)
+    again = clips.dense_clip(count, frames, stride, seeded(seed), beyond)
+    assert np.array_equal(clip, again)
+
+
+@given(counts, lengths, strides, views, beyonds)
+def test_dense_views(count: int, frames: int, stride: int, number: int, beyond: Beyond) -> None:
+    found = clips.dense_views(count, frames, stride, number, beyond)
+    assert found.shape == (number, frames)
+    assert found.dtype == np.int64
+    for clip in found:
+        assert_window(clip, count, stride, beyond)
+    left, right = found[:, 0], count - 1 - found[:, -1]  # frames left over on either side
+    fits = (frames - 1) * stride < count
+    if number == 1:
+        assert not fits or 0 <= right[0] - left[0] <= 1  # in the centre
+    elif fits:
+        assert left[0] == 0
+        assert right[-1] == 0
+        steps = np.diff(left)
+        assert steps.max() - steps.min() <= 1  # evenly spaced
+
+
+def test_dense_starts_are_uniform() -> None:
+    """20 frames, a window of 17: starts 0, 1, 2 and 3 come equally often."""
+    generator = seeded(0)
+    starts = [clips.dense_clip(20, 9, 2, generator)[0] for _ in range(4000)]
+    seen = np.bincount(starts)
+    assert len(seen) == 4
+    assert np.abs(seen - 1000).max() < 5 * math.sqrt(1000 * 3 / 4)
+
+
+def test_the_papers_clip() -> None:
+    """32 frames, every other one of 64; ten clips of 300 frames from the first to the last."""
+    found = clips.dense_views(300, 32, 2, 10)
+    assert found[0].tolist() == list(range(0, 63, 2))
+    assert found[9].tolist() == list(range(237, 300, 2))
+    assert found[:, 0].tolist() == [0, 26, 53, 79, 105, 132, 158, 184, 211, 237]
+
+
+@given(counts, lengths, seeds)
+def test_segment_clip(count: int, segments: int, seed: int) -> None:
+    clip = clips.segment_clip(count, segments, seeded(seed))
+    assert clip.shape == (segments,)
+    assert clip.dtype == np.int64
+    assert clip.min() >= 0
+    assert clip.max() < count
+    assert (np.diff(clip) >= 0).all()
+    part = count // segments
+    if part:
+        assert (clip // part).tolist() == list(range(segments))  # one of each part
+
+
+def test_segment_clip_is_uniform_in_its_part() -> None:
+    generator = seeded(0)
+    drawn = np.stack([clips.segment_clip(23, 4, generator) for _ in range(5000)])
+    for segment in range(4):
+        seen = np.bincount(drawn[:, segment] - 5 * segment)
+        assert len(seen) == 5
+        assert np.abs(seen - 1000).max() < 5 * math.sqrt(1000 * 4 / 5)
+
+
+@given(counts, lengths)
+def test_segment_views_of_one_clip_are_the_middles(count: int, segments: int) -> None:
+    tick = Fraction(count, segments)
+    expected = [math.floor(tick / 2 + tick * part) for part in range(segments)]
+    assert clips.segment_views(count, segments, 1).tolist() == [expected]
+
+
+@given(counts, lengths)
+def test_two_segment_views_are_tsms_pair(count: int, segments: int) -> None:
+    tick = Fraction(count, segments)
+    starts = [math.floor(tick * part) for part in range(segments)]
+    middles = [math.floor(tick / 2 + tick * part) for part in range(segments)]
+    assert clips.segment_views(count, segments, 2).tolist() == [starts, middles]
+
+
+@given(counts, lengths, views)
+def test_segment_views(count: int, segments: int, number: int) -> None:
+    found = clips.segment_views(count, segments, number)
+    assert found.shape == (number, segments)
+    assert found.dtype == np.int64
+    assert found.min() >= 0
+    assert found.max() < count
+    assert (np.diff(found, axis=1) >= 0).all()
+    assert (np.diff(found, axis=0) >= 0).all()
+    if count >= segments * number:
+        assert len(np.unique(found)) == segments * number  # no frame is looked at twice
+
+
+def test_the_card_decides() -> None:
+    dense = Card(frames=8, stride=3, beyond="wrap")
+    short = clips.training_clip(10, dense, seeded(3))
+    assert short.tolist() == [0, 3, 6, 9, 2, 5, 8, 1]
+    assert np.array_equal(clips.test_views(90, dense, 4), clips.dense_views(90, 8, 3, 4, "wrap"))
+    long = clips.training_clip(90, dense, seeded(3))
+    assert np.array_equal(long, clips.dense_clip(90, 8, 3, seeded(3), "wrap"))
+
+    segments = dataclasses.replace(dense, sampling="segments")
+    drawn = clips.training_clip(90, segments, seeded(3))
+    assert np.array_equal(drawn, clips.segment_clip(90, 8, seeded(3)))
+    assert np.array_equal(clips.test_views(90, segments, 2), clips.segment_views(90, 8, 2))
+
+
+@pytest.mark.parametrize("name", ["count", "frames", "stride", "clips"])
+def test_nothing_to_choose_from(name: str) -> None:
+    numbers = {"count": 9, "frames": 4, "stride": 2, "clips": 3, name: 0}
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        clips.dense_views(**numbers)
+
+
+def test_no_segments() -> None:
+    for count, segments in ((0, 4), (9, 0)):
+        with pytest.raises(ValueError, match="expected at least 1, got 0"):
+            clips.segment_clip(count, segments, seeded(0))
+        with pytest.raises(ValueError, match="expected at least 1, got 0"):
+            clips.segment_views(count, segments, 1)
