@@ -322,13 +322,15 @@ def write_video(
     *,
     gop: int = 12,
     crf: int = 18,
+    qp: int | None = None,
     preset: str = "veryfast",
 ) -> None:
     """Write frames (T, H, W, 3) uint8 RGB as H.264; the file appears whole or not at all.
 
-    gop: frames between key frames; crf: 0 (largest) to 51 (worst). Even sizes are stored 4:2:0
-    as every player expects; an odd height or width is stored 4:4:4, because 4:2:0 has none.
-    The same frames give the same bytes again.
+    gop: frames between key frames. crf: constant quality, 0 (largest) to 51 (worst); qp: the same
+    scale as one quantiser for every frame, in place of crf. Even sizes are stored 4:2:0 as every
+    player expects; an odd height or width is stored 4:4:4, because 4:2:0 has none. The same
+    frames give the same bytes again.
 
     Raises `VideoError` when the file cannot be written (no such folder, full disk, unknown suffix),
     `ValueError` for frames of another shape or type.
@@ -344,7 +346,8 @@ def write_video(
         raise VideoError(path, f"cannot write {path.suffix or 'no suffix'}; use .mp4, .mov or .mkv")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _encode(temporary, container, frames, fps, {"crf": str(crf), "preset": preset}, gop)
+        quality = {"crf": str(crf)} if qp is None else {"qp": str(qp)}
+        _encode(temporary, container, frames, fps, {**quality, "preset": preset}, gop)
         temporary.replace(path)
     except (OSError, av.FFmpegError) as error:
         raise VideoError(path, f"cannot be written: {error.strerror or error}") from error
