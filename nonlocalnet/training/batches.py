@@ -1,0 +1,162 @@
+"""Which clips a step learns from, and the processes that read them ahead of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..card import Card
+from ..datasets import Broken, Sample, VideoDataset, ViewDataset, Views
+from ..errors import UserError
+from .plan import Plan
+
+T = TypeVar("T")
+Key = tuple[int, int]  # epoch, index
+
+
+def epoch_order(clips: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch: a permutation that depends on nothing but its arguments."""
+    # a large odd factor keeps the seeds of (seed, epoch) pairs apart
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order: list[int] = torch.randperm(clips, generator=generator).tolist()
+    return order
+
+
+def step_keys(plan: Plan, clips: int, step: int, rank: int) -> list[list[Key]]:
+    """The keys of a step, counted from 0 over the whole run: one list per forward pass."""
+    epoch, place = divmod(step, plan.steps_per_epoch)
+    return _cut(plan, epoch_order(clips, plan.seed, epoch), epoch, place, rank)
+
+
+def _cut(plan: Plan, order: list[int], epoch: int, place: int, rank: int) -> list[list[Key]]:
+    share = plan.batch * plan.accumulate
+    first = place * plan.step_clips + rank * share
+    keys = [(epoch, index) for index in order[first : first + share]]
+    return [keys[i : i + plan.batch] for i in range(0, share, plan.batch)]
+
+
+class StepSampler(Sampler[list[Key]]):
+    """The batches of a run from any step on, to its end: one loader lasts over all epochs."""
+
+    def __init__(self, plan: Plan, clips: int, start: int, rank: int) -> None:
+        self.plan, self.clips, self.start, self.rank = plan, clips, start, rank
+
+    def __len__(self) -> int:
+        return (self.plan.steps - self.start) * self.plan.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, list[int]()
+        for step in range(self.start, self.plan.steps):
+            now, place = divmod(step, self.plan.steps_per_epoch)
+            if now != epoch:
+                epoch, order = now, epoch_order(self.clips, self.plan.seed, now)
+            yield from _cut(self.plan, order, epoch, place, self.rank)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass learns from; broken files are beside it, not in it.
+
+    clips: (B, 3, T, S, S) uint8, B = 0 if every file was broken. labels: (B,) int64.
+    seconds: reading time, summed over the clips.
+    """
+
+    clips: Tensor
+    labels: Tensor
+    broken: tuple[Broken, ...]
+    seconds: float
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.clips.pin_memory(), self.labels.pin_memory(), self.broken, self.seconds)
+
+
+class _Timed(Dataset[tuple[Any, float]]):
+    """Each item with the seconds it took, measured in the process that reads it."""
+
+    def __init__(self, videos: VideoDataset) -> None:
+        self.videos = videos
+
+    def __getitem__(self, key: Key) -> tuple[Any, float]:
+        started = time.perf_counter()
+        item = self.videos[key]
+        return item, time.perf_counter() - started
+
+
+def _collate(items: list[tuple[Any, float]]) -> Batch:
+    good = [item for item, _ in items if not isinstance(item, Broken)]
+    broken = tuple(item for item, _ in items if isinstance(item, Broken))
+    clips = torch.stack([clip for clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8)
+    labels = torch.tensor([label for _, label in good], dtype=torch.int64)
+    return Batch(clips, labels, broken, sum(seconds for _, seconds in items))
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    # Ctrl-C in a terminal and SIGTERM from a batch system reach every process of a run; the parent
+    # still wants its batches to finish the step, and ends its readers by itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def read_batches(
+    videos: VideoDataset, plan: Plan, start: int, rank: int, pin: bool
+) -> Iterator[Batch]:
+    """The batches of a run from a step on; `pin` holds them where a GPU copies them quickly.
+
+    Neither reads nor moves torch's global random state. Raises `UserError` if a reading process
+    dies.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        _Timed(videos),  # type: ignore[arg-type]  # items go in, batches come out
+        batch_sampler=StepSampler(plan, len(videos), start, rank),
+        collate_fn=_collate,
+        num_workers=plan.workers,
+        worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator(),
+        pin_memory=pin,
+    )
+    return _all_of(loader)
+
+
+class ViewReader:
+    """The centre clip of each video, again and again, by reading processes that stay.
+
+    Starting them anew for every validation would cost seconds where processes are not forked.
+    """
+
+    def __init__(self, samples: Sequence[Sample], card: Card, workers: int) -> None:
+        workers = min(workers, len(samples))
+        self.loader: DataLoader[Views | Broken] = DataLoader(
+            ViewDataset(samples, card, 1, 1),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            worker_init_fn=_leave_signals_to_parent,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),
+        )
+
+    def __iter__(self) -> Iterator[Views | Broken]:
+        return _all_of(self.loader)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _all_of(loader: DataLoader[T]) -> Iterator[T]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise UserError(
+            "a reading process ended unexpectedly, most often for want of memory or of shared"
+            " memory (/dev/shm); go on with --resume and fewer --workers"
+        ) from error

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM as a request: finish what you are at, save, and stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from ..errors import UserError
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Stopped(UserError):  # noqa: N818  # not an error of anyone
+    """Work that was stopped from outside after its state was saved; the command exits with 130."""
+
+    exit_code = 130
+
+
+@dataclass
+class Stop:
+    """Who asked to stop, if anybody did."""
+
+    asked: str | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within this context the first Ctrl-C or SIGTERM only sets `asked`; a second one acts at once.
+
+    Outside the main thread, where Python takes no signals, nothing changes.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    # a handler that was not set from Python shows as None
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in NAMES}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.asked = NAMES[signal.Signals(number)]
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in NAMES:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,308 @@
+"""Recipe + data set + machine -> a plan: every number concrete, and a sentence for each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..card import Card
+from ..datasets import Split
+from ..errors import UserError
+from ..machine import Machine
+from ..recipes import Optimizer, Precision, Recipe, Schedule, check
+from .cards import derive_card
+
+PAPER_STEP, PAPER_STEPS = 64, 400_000  # clips per step, steps (paper, section 4)
+BASE_LR = {"pretrained": 0.01, "scratch": 0.1}  # for 64 clips: the paper; PySlowFast from scratch
+ADAMW_LR = 5e-4  # for 64 clips; scaled by the square root, as is usual for Adam
+IMBALANCE = 3.0  # classes are weighted where the largest has this many times the smallest
+STEPS_WANTED, FEWEST_EPOCHS, MOST_EPOCHS = 1500, 30, 150
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run in concrete numbers; `words` says where each derived one comes from."""
+
+    architecture: dict[str, Any]  # arguments of create_model
+    card: Card  # without the architecture, which create_model puts in
+    pretrained: str | None
+    freeze_backbone: bool
+    freeze_norm: bool
+    epochs: int
+    steps_per_epoch: int
+    warmup_steps: int
+    batch: int  # clips per forward pass and process
+    accumulate: int  # forward passes per step and process
+    processes: int
+    optimizer: Optimizer
+    schedule: Schedule
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    clip_grad: float
+    class_weights: tuple[float, ...] | None
+    precision: Precision
+    seed: int
+    workers: int
+    save_seconds: float
+    save_steps: int | None
+    log_steps: int
+    words: tuple[str, ...]
+
+    @property
+    def step_clips(self) -> int:
+        """Clips per step of the optimiser, over all processes."""
+        return self.batch * self.accumulate * self.processes
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser in the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
+    """The plan of a run; `card` is the network's own, whose figures hold where nobody says more.
+
+    Raises `UserError` for what cannot work: too few classes or clips, sizes that do not fit each
+    other, options that contradict each other.
+    """
+    words: list[str] = []
+    check(recipe)
+    _refuse(split)
+    card = derive_card(recipe, split.classes, card, words)
+    if _stem(recipe) != recipe.stem:
+        words.append(
+            f"the stem {_stem(recipe)!r}, which halves {card.frames} frames; the paper's, made for"
+            f" {Card().frames}, would leave an eighth of them"
+        )
+    if recipe.pretrained is None and not recipe.model.endswith("tiny"):
+        words.append(
+            "weights start at random, which takes thousands of clips; --pretrained imagenet starts"
+            " from image features and takes far fewer"
+        )
+    step, batch, accumulate = _sizes(recipe, len(split.train), machine, words)
+    per_epoch = len(split.train) // step
+    left = len(split.train) - per_epoch * step
+    if left:
+        words.append(
+            f"{per_epoch} steps an epoch, which leave out {left} clips drawn anew each time"
+        )
+    epochs = _epochs(recipe, len(split.train), step, per_epoch, words)
+    workers = recipe.workers
+    if workers is None:
+        workers = max(1, min(16, machine.cores - 1))
+        words.append(f"reading processes: {workers}, of cores there are {machine.cores}")
+    return Plan(
+        architecture=architecture(recipe, len(split.classes)),
+        card=card,
+        pretrained=recipe.pretrained,
+        freeze_backbone=recipe.freeze_backbone,
+        freeze_norm=recipe.freeze_norm,
+        epochs=epochs,
+        steps_per_epoch=per_epoch,
+        warmup_steps=_warmup(recipe, epochs, per_epoch, words),
+        batch=batch,
+        accumulate=accumulate,
+        processes=machine.processes,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        lr=_lr(recipe, step, words),
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        clip_grad=recipe.clip_grad,
+        class_weights=_class_weights(recipe, split, words),
+        precision=_precision(recipe, machine, words),
+        seed=recipe.seed,
+        workers=workers,
+        save_seconds=recipe.save_seconds,
+        save_steps=recipe.save_steps,
+        log_steps=recipe.log_steps or max(1, min(20, per_epoch // 5)),
+        words=tuple(words),
+    )
+
+
+def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
+    """The recipe's network, as arguments of `create_model`."""
+    dropout = recipe.dropout
+    if dropout is None:
+        dropout = 0.0 if recipe.model.endswith("tiny") else 0.5  # 0.5: the paper
+    return {
+        "name": recipe.model,
+        "num_classes": classes,
+        "non_local": recipe.non_local,
+        "stem": _stem(recipe),
+        "dropout": dropout,
+        "pairwise": recipe.pairwise,
+        "mode": recipe.mode,
+        "subsample": recipe.subsample,
+        "scale": recipe.scale,
+        "norm": recipe.norm,
+        "zero_init": recipe.zero_init,
+        "init": recipe.init,
+    }
+
+
+def _stem(recipe: Recipe) -> str | None:
+    """The paper's first layers leave an eighth of the frames, which few frames cannot spare."""
+    deep = recipe.model.startswith(("c2d_", "i3d_")) and not recipe.model.endswith("tiny")
+    few = recipe.frames is not None and recipe.frames < Card().frames
+    return "slowfast" if recipe.stem is None and deep and few else recipe.stem
+
+
+SCHEDULES: dict[Schedule, Callable[[float], float]] = {
+    # factor on the learning rate at a point 0 <= x < 1 of the run
+    # the paper: divided by 10 at 150k and 300k of 400k steps
+    "steps": lambda x: 0.1 ** ((x >= 150 / 400) + (x >= 300 / 400)),
+    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
+    # up from 1/25 over three tenths, then down to nothing, both along a cosine
+    "one_cycle": lambda x: (
+        1 - 0.96 * 0.5 * (1 + math.cos(math.pi * x / 0.3))
+        if x < 0.3
+        else 0.5 * (1 + math.cos(math.pi * (x - 0.3) / 0.7))
+    ),
+}
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """The learning rate of a step, counted from 0: a pure function, so a resumed run has it too."""
+    rate = plan.lr * SCHEDULES[plan.schedule](step / plan.steps)
+    if step < plan.warmup_steps:
+        rate *= (step + 1) / (plan.warmup_steps + 1)
+    return rate
+
+
+def _refuse(split: Split) -> None:
+    if len(split.classes) < 2:
+        raise UserError(
+            f"there is only one class, {split.classes[0]!r}: telling classes apart takes two"
+            if split.classes
+            else "there are no classes: the folder needs one sub-folder of videos per class"
+        )
+    counts = Counter(sample.label for sample in split.train)
+    empty = [name for i, name in enumerate(split.classes) if not counts[i]]
+    if empty:
+        raise UserError(
+            f"no training clips for {', '.join(map(repr, empty))}: add videos or remove the class"
+        )
+
+
+def _sizes(recipe: Recipe, clips: int, machine: Machine, words: list[str]) -> tuple[int, int, int]:
+    """Clips per step, per forward pass, and passes per step and process."""
+    unit = (recipe.batch or 1) * machine.processes
+    step = recipe.accumulate_to or _step(clips, unit, words)
+    if step % unit:
+        raise UserError(
+            f"a step of {step} clips (--accumulate-to) cannot be made of {machine.processes}"
+            f" processes with {recipe.batch or 1} clips at a time: choose a multiple of {unit}"
+        )
+    if step > clips:
+        raise UserError(
+            f"a step of {step} clips takes at least as many training clips; there are {clips}:"
+            " lower --accumulate-to or --batch"
+        )
+    share = step // machine.processes
+    if recipe.batch is not None:
+        return step, recipe.batch, share // recipe.batch
+    fits = machine.fits or share
+    batch = next(b for b in range(min(share, fits), 0, -1) if share % b == 0)
+    passes = share // batch
+    if passes > 1:
+        words.append(
+            f"{batch} clips at a time fit into the memory of {machine.device}, so {passes} passes"
+            f" are added up to a step of {step}"
+        )
+        if batch < 4 and not recipe.freeze_norm:
+            words.append(
+                f"batch norm sees only {batch} clips at a time; --freeze-norm keeps the"
+                " pretrained statistics instead"
+            )
+    return step, batch, passes
+
+
+def _step(clips: int, unit: int, words: list[str]) -> int:
+    """The paper's 64 clips; fewer where an epoch would have less than eight steps."""
+    few = min(clips, max(4, clips // 8))
+    step = PAPER_STEP if few >= PAPER_STEP else 2 ** int(math.log2(few))
+    step = max(unit, step // unit * unit)
+    if step != PAPER_STEP:
+        why = f"there are {clips} to learn from" if few < PAPER_STEP else f"a multiple of {unit}"
+        words.append(f"steps of {step} clips, not the paper's {PAPER_STEP}: {why}")
+    return step
+
+
+def _epochs(recipe: Recipe, clips: int, step: int, per_epoch: int, words: list[str]) -> int:
+    if recipe.epochs is not None:
+        return recipe.epochs
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS_WANTED / per_epoch)))
+    text = f"{epochs} epochs, which are {epochs * per_epoch:,} steps of {step} clips"
+    if clips >= 50_000:
+        paper = round(PAPER_STEPS * PAPER_STEP / clips)
+        text += f"; the paper's {PAPER_STEPS:,} steps of {PAPER_STEP} would be {paper} epochs here"
+    words.append(text)
+    return epochs
+
+
+def _warmup(recipe: Recipe, epochs: int, per_epoch: int, words: list[str]) -> int:
+    if recipe.warmup is not None:
+        if not 0 <= recipe.warmup < epochs:
+            raise UserError(
+                f"--warmup {recipe.warmup:g} must be shorter than the run of {epochs} epochs"
+            )
+        return round(recipe.warmup * per_epoch)
+    if recipe.pretrained is not None or recipe.schedule == "one_cycle":
+        return 0
+    steps = epochs * per_epoch // 20
+    if steps:
+        words.append(f"the learning rate rises over {steps} steps, because weights are random")
+    return steps
+
+
+def _lr(recipe: Recipe, step: int, words: list[str]) -> float:
+    if recipe.lr is not None:
+        return recipe.lr
+    if recipe.optimizer == "adamw":
+        rate = float(f"{ADAMW_LR * math.sqrt(step / PAPER_STEP):.4g}")
+        words.append(
+            f"learning rate {rate:g} = {ADAMW_LR:g} x the square root of {step}/{PAPER_STEP}:"
+            f" scaled to the batch of {step}"
+        )
+        return rate
+    fresh = recipe.pretrained is None or recipe.freeze_backbone
+    base = BASE_LR["scratch" if fresh else "pretrained"]
+    rate = float(f"{base * step / PAPER_STEP:.6g}")
+    text = f"learning rate {rate:g} = {base:g} x {step}/{PAPER_STEP}: scaled to the batch of {step}"
+    if fresh:
+        text += "; 0.1 rather than the paper's 0.01, because what learns starts from random weights"
+    words.append(text)
+    return rate
+
+
+def _class_weights(recipe: Recipe, split: Split, words: list[str]) -> tuple[float, ...] | None:
+    counts = Counter(sample.label for sample in split.train)
+    (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
+    wanted = recipe.class_weights
+    if wanted is None and most > IMBALANCE * least:
+        wanted = True
+        words.append(
+            f"rare classes weigh more in the loss: {split.classes[large]!r} has {most} clips and"
+            f" {split.classes[small]!r} {least}, more than {IMBALANCE:g} times fewer"
+        )
+    if not wanted:
+        return None
+    # each class the same sum of weights, and a mean weight of 1 over the clips
+    total, k = len(split.train), len(split.classes)
+    return tuple(total / (k * counts[i]) for i in range(k))
+
+
+def _precision(recipe: Recipe, machine: Machine, words: list[str]) -> Precision:
+    if recipe.precision is not None:
+        return recipe.precision
+    if machine.bf16:
+        words.append("bf16 mixed precision: this GPU computes it faster")
+        return "bf16-mixed"
+    return "fp32"

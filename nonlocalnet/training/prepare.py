@@ -1,0 +1,144 @@
+"""From a recipe to the parts of a run: the network with its first weights, modes, the optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..card import card_of, set_card
+from ..errors import UserError
+from ..models import create_model
+from ..recipes import Recipe
+from ..weights import load, load_imagenet
+from .plan import Plan, architecture
+from .probe import blocks, blocks_left_out
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def make_network(recipe: Recipe, classes: int) -> nn.Module:
+    """The recipe's network with random weights, drawn from torch's global generator.
+
+    Raises `UserError` for a model, block position or option that does not exist.
+    """
+    try:
+        return create_model(**architecture(recipe, classes))
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def start_from(network: nn.Module, source: str) -> str:
+    """Fill a network with trained weights, as far as they fit; what was done, in words.
+
+    source: "imagenet", a run folder or checkpoint of ours, or a file with a 2-D ResNet's weights.
+    The network's card takes over the colours those weights were trained with.
+
+    Raises `UserError` if there are no such weights, or if none fits.
+    """
+    path = Path(source)
+    if source == "imagenet":
+        left = load_imagenet(network)
+    elif path.is_dir() or path.suffix == ".safetensors":
+        left = _from_ours(network, path)
+    else:
+        left = load_imagenet(network, path)
+    total = len(network.state_dict())
+    new = sum(".non_local." in name for name in left)
+    text = f"starts from {source}: {total - len(left)} of {total} tensors"
+    return text + (f"; new are the head and {new} tensors of non-local blocks" if left else "")
+
+
+def _from_ours(network: nn.Module, path: Path) -> list[str]:
+    other = load(path)
+    source, target = other.state_dict(), network.state_dict()
+    fits = {n: t for n, t in source.items() if n in target and t.shape == target[n].shape}
+    left = [n for n in target if n not in fits]
+    strange = [n for n in left if not n.startswith("fc.") and ".non_local." not in n]
+    if strange:
+        mine, theirs = card_of(network).architecture, card_of(other).architecture
+        raise UserError(
+            f"{path} holds {theirs['name']}, whose weights do not fit {mine['name']}:"
+            f" {len(strange)} tensors have no counterpart, {strange[0]} among them"
+        )
+    network.load_state_dict(fits, strict=False)
+    card = card_of(other)
+    set_card(network, replace(card_of(network), mean=card.mean, std=card.std))
+    return left
+
+
+def freeze(network: nn.Module, plan: Plan) -> None:
+    """Take the parts that shall not learn out of training: see `Recipe`'s two freezes."""
+    if plan.freeze_backbone:
+        network.requires_grad_(False)
+        for part in _learning_parts(network):
+            part.requires_grad_(True)
+    if plan.freeze_norm:
+        for module in _backbone_norms(network):
+            module.requires_grad_(False)
+
+
+def set_modes(network: nn.Module, plan: Plan) -> None:
+    """Training mode, but for frozen parts: their batch norms keep their statistics."""
+    network.train(not plan.freeze_backbone)
+    if plan.freeze_backbone:
+        for part in _learning_parts(network):
+            part.train()
+    if plan.freeze_norm:
+        for module in _backbone_norms(network):
+            module.eval()
+
+
+def _learning_parts(network: nn.Module) -> list[nn.Module]:
+    # dropout holds nothing, but belongs to the head
+    head = [network.get_submodule("fc"), *_of_kind(network, (nn.Dropout,))]
+    return [*head, *blocks(network).values()]
+
+
+def _backbone_norms(network: nn.Module) -> list[nn.Module]:
+    inside = {id(m) for block in blocks(network).values() for m in block.modules()}
+    return [m for m in _of_kind(network, NORMS) if id(m) not in inside]
+
+
+def _of_kind(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    return [m for m in network.modules() if isinstance(m, kinds)]
+
+
+def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """The plan's optimizer over all that learns; norm parameters get no weight decay."""
+    plain = {id(p) for m in _of_kind(network, NORMS) for p in m.parameters(recurse=False)}
+    learning = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if id(p) not in plain], "weight_decay": plan.weight_decay},
+        {"params": [p for p in learning if id(p) in plain], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=plan.lr)
+    return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, nesterov=plan.nesterov)
+
+
+def describe_start(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """What learns, in words, and a warning for blocks that never would."""
+    total = sum(p.numel() for p in network.parameters())
+    learning = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
+    words = [f"{learning:,} of {total:,} parameters learn"]
+    left_out = blocks_left_out(network, optimizer)
+    if left_out:
+        words.append(
+            f"warning: {', '.join(left_out)} will not change, because not all of its parameters are"
+            " in the optimizer"
+        )
+    names = asleep(network)
+    if names:
+        words.append(
+            f"{', '.join(names)}: starts as the identity, which it leaves in the first steps"
+        )
+    return words
+
+
+def asleep(network: nn.Module) -> list[str]:
+    """Names of the blocks whose output is exactly their input."""
+    return [name for name, block in blocks(network).items() if not block.is_awake()]

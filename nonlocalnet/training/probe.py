@@ -1,0 +1,101 @@
+"""Looking into a network while it trains: what its blocks do, and where numbers broke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..block import NonLocalBlock
+
+
+def blocks(network: nn.Module) -> dict[str, NonLocalBlock]:
+    """The non-local blocks of a network by name."""
+    return {name: m for name, m in network.named_modules() if isinstance(m, NonLocalBlock)}
+
+
+def blocks_left_out(network: nn.Module, optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of blocks that have a parameter no step of this optimizer would change."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    return tuple(
+        name
+        for name, block in blocks(network).items()
+        if any(id(p) not in held for p in block.parameters())
+    )
+
+
+@torch.no_grad()
+def block_shares(network: nn.Module, clips: Tensor) -> dict[str, float]:
+    """How much each block adds to its input: |z - x| / |x|, in eval mode; 0 is the identity.
+
+    clips: normalised (N, 3, T, H, W), on the network's device.
+    """
+    shares: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0]
+            shares[name] = float((output - x).norm() / x.norm().clamp_min(1e-12))
+
+        return hook
+
+    hooks = [block.register_forward_hook(watch(name)) for name, block in blocks(network).items()]
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        if hooks:
+            network.eval()(clips)
+    finally:
+        for handle in hooks:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return shares
+
+
+@torch.no_grad()
+def first_broken_module(network: nn.Module, clips: Tensor) -> str:
+    """In words: the first module, in the order of the network, with a number that is not finite.
+
+    Weights and buffers are looked at first, then gradients, then outputs for these clips
+    (normalised, on the network's device).
+    """
+    weight = first_broken_weight(network)
+    if weight is not None:
+        return weight
+    for name, p in network.named_parameters():
+        if p.grad is not None and not bool(p.grad.isfinite().all()):
+            module, _, own = name.rpartition(".")
+            return f"the gradient of {own} in module {module!r}"
+    if not bool(clips.isfinite().all()):
+        return "the clips themselves"
+    return _first_broken_output(network, clips)
+
+
+def first_broken_weight(network: nn.Module) -> str | None:
+    """In words: the first weight or buffer with a number that is not finite, if there is one."""
+    for name, tensor in network.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            module, _, own = name.rpartition(".")
+            return f"{own} of module {module!r}"
+    return None
+
+
+def _first_broken_output(network: nn.Module, clips: Tensor) -> str:
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
+                found.append(f"the output of module {name!r}")
+
+        return hook
+
+    hooks = [m.register_forward_hook(watch(name)) for name, m in network.named_modules() if name]
+    try:
+        network(clips)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return found[0] if found else "no single module: weights, gradients and outputs are finite"

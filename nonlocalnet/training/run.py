@@ -1,0 +1,290 @@
+"""A run at its first step, or back at its last checkpoint: the folder, the parts, the position."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..card import card_of, set_card
+from ..datasets import Sample, Split, read_folder
+from ..errors import UserError
+from ..machine import Machine, clips_that_fit, this_machine
+from ..recipes import FREE, Recipe, check
+from . import checkpoint
+from .plan import Plan, derive
+from .prepare import describe_start, freeze, make_network, make_optimizer, start_from
+from .probe import first_broken_weight
+
+try:
+    from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule
+except ImportError as error:
+    raise ImportError(
+        'training needs Lightning Fabric, an extra: pip install "nonlocalnet[train]"'
+    ) from error
+
+BEST, LAST, RECIPE, SPLIT = "model.safetensors", "last.ckpt", "recipe.json", "split.json"
+
+
+@dataclass
+class State:
+    """Where a run stands; all of it is in the checkpoint."""
+
+    step: int = 0  # steps done
+    validated: int = 0  # epochs done, validation included
+    best: tuple[float, float] | None = None  # accuracy and minus the loss on validation
+    clips: int = 0  # read in this epoch
+    # since the last line of the log: loss, weight, right answers, clips
+    sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    broken: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    def add(self, loss: float, weight: float, right: float, clips: float) -> None:
+        """The sums of one step."""
+        a, b, c, d = self.sums
+        self.sums = (a + loss, b + weight, c + right, d + clips)
+        self.clips += int(clips)
+
+
+@dataclass
+class Run:
+    """Everything a step needs."""
+
+    out: Path
+    recipe: Recipe
+    plan: Plan
+    split: Split
+    fabric: Fabric
+    network: nn.Module  # as created; `model` is the same network wrapped for this device
+    model: _FabricModule
+    optimizer: Optimizer
+    state: State
+    words: list[str]
+
+
+def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
+    """A run ready for its next step.
+
+    Raises `UserError` for a folder that has a run already (without `resume`), for a run of another
+    recipe or other data (with it), and for all that `derive`, `read_folder` and the network refuse.
+    """
+    check(recipe)
+    saved, recipe = _open(out, recipe, resume)
+    split = read_folder(data, recipe.seed, recipe.val_fraction)
+    if resume:
+        _same_data(out, split)
+    machine = this_machine(recipe.device)
+    torch.manual_seed(recipe.seed)
+    network = make_network(recipe, len(split.classes))
+    words = [f"{recipe.model} learns {_list(split.classes)}", *split.notes]
+    if recipe.pretrained is not None and saved is None:
+        words.append(start_from(network, recipe.pretrained))
+    if saved is not None:
+        recipe = replace(recipe, accumulate_to=saved["plan"]["step_clips"])
+        mean, std = saved["plan"]["mean"], saved["plan"]["std"]
+        set_card(network, replace(card_of(network), mean=mean, std=std))
+        machine = replace(machine, fits=saved["plan"]["batch"])
+    plan, fabric = _plan(recipe, split, machine, network)
+    set_card(network, replace(plan.card, architecture=card_of(network).architecture))
+    freeze(network, plan)
+    optimizer = make_optimizer(network, plan)
+    words += [*plan.words, *describe_start(network, optimizer)]
+    model = fabric.setup_module(network)
+    torch.manual_seed(plan.seed + 1 + fabric.global_rank)
+    run = Run(out, recipe, plan, split, fabric, network, model, optimizer, State(), words)
+    if saved is not None:
+        _restore(run, saved)
+    elif fabric.is_global_zero:
+        checkpoint.make_folder(out)
+        _write_start(run)
+    fabric.barrier()
+    return run
+
+
+def total(run: Run, sums: Tensor) -> Tensor:
+    """The sum of a tensor over the processes of a run, on the CPU. Every process calls it."""
+    if run.plan.processes == 1:
+        return sums
+    return cast(Tensor, run.fabric.all_reduce(sums.to(run.fabric.device), reduce_op="sum")).cpu()
+
+
+def _plan(
+    recipe: Recipe, split: Split, machine: Machine, network: nn.Module
+) -> tuple[Plan, Fabric]:
+    draft = derive(recipe, split, machine, card_of(network))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=machine.device,
+        devices=local,
+        num_nodes=machine.processes // local,
+        precision="bf16-mixed" if draft.precision == "bf16-mixed" else "32-true",
+    )
+    fabric.launch()
+    if machine.fits is None and recipe.batch is None:
+        c = draft.card
+        share = draft.batch * draft.accumulate
+        shape = (3, c.frames, c.crop, c.crop)
+        fits = clips_that_fit(network, machine, shape, share, draft.precision)
+        least = fabric.all_reduce(torch.tensor(fits, device=fabric.device), reduce_op="min")
+        fits = int(cast(Tensor, least))
+        machine = replace(machine, fits=fits)
+    return derive(recipe, split, machine, card_of(network)), fabric
+
+
+def _open(out: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any] | None, Recipe]:
+    """The checkpoint to go on from, if there is one, and the recipe that holds."""
+    there = [name for name in (LAST, BEST, RECIPE) if (out / name).exists()]
+    if not resume:
+        if there:
+            raise UserError(
+                f"{out} holds a run already ({there[0]}): go on with it by --resume, or give"
+                " another folder with -o"
+            )
+        return None, recipe
+    if RECIPE not in there:
+        raise UserError(f"there is nothing to resume in {out}: no {RECIPE}; start without --resume")
+    if LAST in there:
+        saved = checkpoint.read(out / LAST)
+        return saved, _agree(out, recipe, _recipe(out, saved["recipe"]))
+    stored = json.loads((out / RECIPE).read_text(encoding="utf-8"))["recipe"]
+    return None, _agree(out, recipe, _recipe(out, stored))
+
+
+def _recipe(out: Path, stored: dict[str, Any]) -> Recipe:
+    unknown = sorted(set(stored) - {f.name for f in fields(Recipe)})
+    if unknown:
+        raise UserError(
+            f"the run in {out} has settings unknown to this version: {', '.join(unknown)}; resume"
+            " it with the version that began it"
+        )
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v  # JSON knows no tuples
+        for name, v in stored.items()
+    }
+    return Recipe(**values)
+
+
+def _agree(out: Path, given: Recipe, stored: Recipe) -> Recipe:
+    default, changes = Recipe(), {}
+    for name in (f.name for f in fields(Recipe)):
+        new, old = getattr(given, name), getattr(stored, name)
+        if new == old or new == getattr(default, name):
+            continue
+        if name not in FREE:
+            raise UserError(
+                f"the run in {out} has {name.replace('_', ' ')} {old!r} and this call says {new!r}:"
+                " leave that out to go on with the run, or start another one with -o"
+            )
+        changes[name] = new
+    return replace(stored, **changes)
+
+
+def _same_data(out: Path, split: Split) -> None:
+    if not (out / SPLIT).exists():
+        raise UserError(f"{out} lacks its {SPLIT}, so it is no run to go on with; take another -o")
+    # the folder may have moved since, as long as the same videos are in it
+    began = Split.from_json((out / SPLIT).read_text(encoding="utf-8"), split.root)
+    if began.classes != split.classes:
+        raise UserError(
+            f"the run in {out} learns {_list(began.classes)}, and this folder has"
+            f" {_list(split.classes)}: give the folder the run began with, or another -o"
+        )
+    for part in ("train", "val"):
+        before, now = getattr(began, part), getattr(split, part)
+        if before != now:
+            raise UserError(
+                f"the run in {out} began with {len(before)} {part} videos, {_first(before, now)},"
+                f" and {split.root} has {len(now)}, {_first(now, before)}: a run goes on only with"
+                " the videos it began with; start a new one with -o"
+            )
+
+
+def _first(these: tuple[Sample, ...], those: tuple[Sample, ...]) -> str:
+    known = set(those)
+    other = next((s.path for s in these if s not in known), None)
+    return f"among them {other}" if other else "none others"
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" ... ({len(names)} classes)" if len(names) > 5 else "")
+
+
+def _write_start(run: Run) -> None:
+    plan = asdict(run.plan)
+    del plan["words"]
+    text = {"recipe": asdict(run.recipe), "plan": plan, "words": run.words}
+    checkpoint.write_text(run.out / SPLIT, run.split.to_json())
+    checkpoint.write_text(run.out / RECIPE, json.dumps(text, indent=1))
+
+
+def save_state(run: Run) -> None:
+    """Write last.ckpt: all that `start` needs to go on exactly here. Every process calls it.
+
+    Raises `UserError`, and keeps the file there is, if a weight is not finite or the disk is full.
+    """
+    plan, fabric = run.plan, run.fabric
+    broken = first_broken_weight(run.network)
+    if broken is not None:
+        raise UserError(
+            f"after step {run.state.step}, {broken} is not finite, so training stops and the last"
+            f" checkpoint stays as it is; train again with a lower learning rate, such as --lr"
+            f" {plan.lr / 4:.3g}"
+        )
+    random: list[Any] = [checkpoint.random_state(fabric.device)]
+    if plan.processes > 1:
+        random = [None] * plan.processes
+        torch.distributed.all_gather_object(random, checkpoint.random_state(fabric.device))
+    if fabric.is_global_zero:
+        figures = {
+            "steps": plan.steps,
+            "step_clips": plan.step_clips,
+            "batch": plan.batch,
+            "processes": plan.processes,
+            "mean": plan.card.mean,
+            "std": plan.card.std,
+        }
+        state = {
+            "model": run.network.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "state": asdict(run.state),
+            "random": random,
+            "recipe": asdict(run.recipe),
+            "plan": figures,
+        }
+        checkpoint.write(run.out / LAST, state)
+    fabric.barrier()
+
+
+def _restore(run: Run, saved: dict[str, Any]) -> None:
+    plan, fabric = run.plan, run.fabric
+    before = saved["plan"]
+    if (plan.steps, plan.step_clips) != (before["steps"], before["step_clips"]):
+        raise UserError(
+            f"the run in {run.out} has {before['steps']} steps of {before['step_clips']} clips, and"
+            f" this call makes {plan.steps} of {plan.step_clips}: it cannot go on like that"
+        )
+    try:
+        run.network.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{run.out / LAST} does not fit the network of its recipe:"
+            f" {str(error).splitlines()[-1].strip()}"
+        ) from error
+    run.optimizer.load_state_dict(saved["optimizer"])
+    run.state = State(**saved["state"])
+    same = (plan.processes, plan.batch) == (before["processes"], before["batch"])
+    if same:
+        checkpoint.set_random_state(saved["random"][fabric.global_rank], fabric.device)
+    else:
+        run.words.append(
+            f"was {before['processes']} processes of {before['batch']} clips at a time, is now"
+            f" {plan.processes} of {plan.batch}: goes on with the same steps, not to the last bit"
+        )
+    epoch = run.state.step // plan.steps_per_epoch
+    run.words.append(f"goes on after step {run.state.step} of {plan.steps}, in epoch {epoch + 1}")
