@@ -7,6 +7,7 @@ network (`surgery`), the networks (`models`), their checkpoints (`weights`) and 
 from importlib import import_module
 from typing import Any
 
+# ruff: noqa: I001  in reading order
 from .ops import non_local
 from .block import NonLocalBlock
 from .surgery import insert, inflate, shift, describe

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 from rich.console import Console
@@ -19,13 +20,13 @@ from rich.table import Table
 
 from .evaluate import evaluate
 from .folders import read_test_folder
-from .look import Sight
+from .look import Sight, percent
 from .metrics import Result
 from .picture import draw
 from .recipes import RECIPES, Recipe
 from .report import Picture, Run, read_log, write_report
 from .sight import attend_video
-from .synthetic import CLASSES, FPS, Reunion, clip_path, draw_clip, render_reunion
+from .synthetic import CLASSES, FPS, Clip, Reunion, clip_path, draw_clip, render_reunion
 from .train import train
 from .weights import load
 
@@ -40,6 +41,7 @@ GROUPS: dict[str, Callable[[str], str]] = {
     "direction?": lambda name: name.partition("_")[2],
 }
 CLIPS, QUICK = (2000, 200, 500), (200, 40, 60)  # training, validation, test
+PICTURED = 60  # test clips whose attention is averaged; two of them are drawn
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ def _run(out: Path, seed: int, quick: bool, console: Console) -> Demo:
         runs.append(
             _train_and_test(name, data, recipe, out / "runs" / _folder(name), console.quiet)
         )
-    sights = _second_looks_at_first(out / "runs" / _folder("I3D + non-local"), data, level, seed)
+    pictured = out / "runs" / _folder("C2D + non-local")
+    sights = _second_looks_at_first(pictured, data, level, seed, PICTURED)
     words = _words(runs, time.monotonic() - start, seed)
-    picture = Picture(draw(sights, out / "attention.png"), _caption(sights))
+    # clips take the classes in turn: number 1 differs in colour, number 2 agrees
+    drawn = draw([sights[1], sights[2]], out / "attention.png")
+    picture = Picture(drawn, _caption(sights, level, seed))
     html, _ = write_report(
         out / "report.html", "Reunion: what a non-local block adds", runs,
         words=words, pictures=[picture],
@@ -105,27 +110,51 @@ def _train_and_test(name: str, data: Path, recipe: Recipe, folder: Path, quiet: 
 
 
 def _second_looks_at_first(
-    folder: Path, data: Path, level: Reunion, seed: int, clips: int = 2
+    folder: Path, data: Path, level: Reunion, seed: int, clips: int
 ) -> list[Sight]:
-    """Two test clips, one of equal and one of different colours, seen from the second disc.
-
-    The query is the second disc's centre in the middle of its passage.
-    """
-    model = load(folder)
-    size, sights = level.size, list[Sight]()
-    for index in (2, 1)[:clips]:  # same_left, different_right
+    """The first test clips, each seen from its second disc's centre amid its passage."""
+    model, sights = load(folder), list[Sight]()
+    frame = level.frames - (level.visible + 1) // 2
+    for index in range(clips):
         clip = draw_clip(level, seed, "test", index)
-        frame = level.frames - (level.visible + 1) // 2
-        x, y = ((float(v) + 0.5) / size for v in clip.centres[1, frame])
+        x, y = ((float(v) + 0.5) / level.size for v in clip.centres[1, frame])
         sights += attend_video(model, clip_path(data, "test", index), [(frame / FPS, x, y)])
     return sights
 
 
-def _caption(sights: list[Sight]) -> str:
+def _on_first(sight: Sight, clip: Clip, level: Reunion) -> tuple[float, float]:
+    """The part of a query's weight on keys that see the first disc, and the part of such keys.
+
+    A key sees the disc if its cell, half a stride around its centre, touches it.
+    """
+    look = sight.look
+    axes = [
+        offset + stride * torch.arange(cells)
+        for (stride, offset), cells in zip(look.grid, look.weights.shape, strict=True)
+    ]
+    frame, y, x = torch.meshgrid(*axes, indexing="ij")  # (T', H', W') each
+    centre = clip.centres[0, frame.round().long().clamp(0, level.frames - 1)]  # (T', H', W', 2)
+    reach = [level.radius[1] + stride / 2 for stride, _ in look.grid[1:]]
+    on = ((y - centre[..., 1]).abs() < reach[0]) & ((x - centre[..., 0]).abs() < reach[1])
+    weights = look.weights.abs()
+    return float(weights[on].sum() / weights.sum()), float(on.float().mean())
+
+
+def _caption(sights: list[Sight], level: Reunion, seed: int) -> str:
+    clips = [draw_clip(level, seed, "test", i) for i in range(len(sights))]
+    parts = [_on_first(sight, clip, level) for sight, clip in zip(sights, clips, strict=True)]
+    same = [CLASSES[clip.label].startswith("same") for clip in clips]
+    differ, agree = (
+        [on for (on, _), is_same in zip(parts, same, strict=True) if is_same == wanted]
+        for wanted in (False, True)
+    )
     return (
-        "What the second disc looks at: the 20 heaviest keys of one query at its centre, in two"
-        " test clips, equal colours above and different ones below. The network is I3D +"
-        " non-local."
+        "What the second disc looks at, in the network C2D + non-local: a test clip whose colours"
+        " differ above, one whose colours agree below. A softmax has to share out its whole"
+        " weight, so a block that looks for a disc of another colour shows it by where it looks"
+        f" when there is none. Weight on the first disc, mean of {len(sights)} test clips:"
+        f" {percent(mean(differ))} where the colours differ, {percent(mean(agree))} where they"
+        f" agree; equal weights would put {percent(mean(part for _, part in parts))} there."
     )
 
 

@@ -111,9 +111,8 @@ def test_concatenation_counts_only_what_is_above_zero() -> None:
     fast = non_local(a, b, g, "concatenation", weight=w)
     slow = oracle.non_local(a, b, g, "concatenation", w)
     torch.testing.assert_close(fast, slow, **EXACT)
-    for ours, theirs in zip(
-        torch.autograd.grad(fast.sum(), (a, b)), torch.autograd.grad(slow.sum(), (a, b)), strict=True
-    ):
+    ours_ab, theirs_ab = (torch.autograd.grad(y.sum(), (a, b)) for y in (fast, slow))
+    for ours, theirs in zip(ours_ab, theirs_ab, strict=True):
         torch.testing.assert_close(ours, theirs, **EXACT)
 
 
@@ -168,7 +167,8 @@ def test_a_function_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
         soft = non_local(t["theta"], t["phi"], t["g"], Pairwise(negative_distance, "softmax"))
         torch.testing.assert_close(soft, weights.softmax(-1) @ t["g"], **EXACT)
         (ours,) = torch.autograd.grad(soft.sum(), t["phi"], retain_graph=True)
-        (theirs,) = torch.autograd.grad((weights.softmax(-1) @ t["g"]).sum(), t["phi"], retain_graph=True)
+        want = weights.softmax(-1) @ t["g"]
+        (theirs,) = torch.autograd.grad(want.sum(), t["phi"], retain_graph=True)
         torch.testing.assert_close(ours, theirs, **EXACT)
 
 

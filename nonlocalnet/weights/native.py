@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -36,7 +35,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     try:
         # not save_file, which lets only the owner read what it writes
         partial.write_bytes(serialize(tensors, {"format": FORMAT, "card": card.to_json()}))
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error}") from error
