@@ -116,9 +116,7 @@ def test_i3d_inflates_the_documented_kernels() -> None:
     with torch.device("meta"):
         model = create_model("i3d_resnet50")
         deep = create_model("i3d_resnet101", inflate_style="3x3x3")
-    found = [
-        n for n, m in model.named_modules() if isinstance(m, Conv3d) and m.kernel_size[0] == 3
-    ]
+    found = [n for n, m in model.named_modules() if isinstance(m, Conv3d) and m.kernel_size[0] == 3]
     assert found == [f"{stage}.{i}.conv1" for stage, at in pattern.items() for i in at]
     assert model.conv1.kernel_size == (5, 7, 7)
     inflated = [m for m in deep.modules() if isinstance(m, Conv3d) and m.kernel_size == (3, 3, 3)]

@@ -1,0 +1,62 @@
+# `make demo` and `make test` set everything up by themselves, in .venv; nothing else is needed than
+# Python 3.11 or newer with its venv module.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+# all of them take long; one alone: make bench BENCH=benchmarks/whole_network.py
+BENCH ?= $(filter-out benchmarks/measure.py,$(wildcard benchmarks/*.py))
+# one thread per test process: on shared cores more of them are slower
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench docs clean
+
+help:
+	@echo "make demo    set up and run the main job on the embedded data set"
+	@echo "make test    set up, lint and run all tests"
+	@echo "make lint    ruff and mypy             make format  rewrite the sources in the house style"
+	@echo "make bench   measure against peers     make docs    build the site into site/"
+	@echo "make clean   remove what was built, .venv included; runs/ and demo/ stay"
+
+setup: $(READY)
+
+# the stamp is the last thing written, so an interrupted set-up is begun again
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "nonlocalnet needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; then \
+	    echo "installing (several GB where torch brings CUDA)"; \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]'; \
+	else \
+	    echo "installing with pip, which takes some minutes"; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'; \
+	fi
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/nonlocalnet demo
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)
+	@for file in $(BENCH); do \
+	    echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
+	done
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

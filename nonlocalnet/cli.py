@@ -1,0 +1,119 @@
+"""The command line: from its words to a command of `commands`, and from errors to exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from . import __version__, commands
+from .errors import UserError
+from .flags import NonLocal
+from .recipes import RECIPES, Recipe
+
+Command = Callable[..., int]
+
+COMMANDS: dict[str, Command] = {
+    "check-data": commands.check_data,
+    "train": commands.train,
+    "test": commands.run_test,
+    "predict": commands.predict,
+    "attend": commands.attend,
+    "show": commands.show,
+    "doctor": commands.doctor,
+    "demo": commands.demo,
+}
+
+TYPES = ConstructorRegistry()
+
+
+@TYPES.primitive_rule
+def _non_local(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """One word for `non_local`: a list of words would swallow the folder that follows it."""
+    if info.type != NonLocal:
+        return None
+
+    def parse(words: list[str]) -> Any:
+        word = words[0]
+        if word.isdigit():
+            return int(word)
+        return word if re.fullmatch(r"res\d", word) else tuple(word.split(","))
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="COUNT|STAGE|NAME,NAME",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, int | str | tuple),
+        str_from_instance=lambda v: [",".join(v) if isinstance(v, tuple) else str(v)],
+    )
+
+
+def parse(args: Sequence[str]) -> Callable[[], int]:
+    """The call that a command line asks for. Exits with 2 and a hint if it asks for none."""
+    calls = {name: _later(command) for name, command in COMMANDS.items()}
+    # the named recipe gives the other flags their defaults, so it is looked for first
+    calls["train"] = functools.partial(calls["train"], recipe=_named_recipe(args))
+    call: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(
+        calls,
+        prog="nonlocalnet",
+        description=f"Non-local networks for video, version {__version__}.",
+        args=args,
+        config=(OmitArgPrefixes,),
+        registry=TYPES,
+    )
+    return call
+
+
+def _named_recipe(args: Sequence[str]) -> Recipe:
+    name = "folder"
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        if flag == "--recipe":
+            name = value or following
+    return RECIPES.get(name, Recipe())  # an unknown one is told when the flags are read
+
+
+def _later(command: Command) -> Callable[..., Any]:
+    """The command as a value: tyro would take a ValueError inside it for a wrong flag."""
+
+    @functools.wraps(command)
+    def call(*args: Any, **kwargs: Any) -> Callable[[], int]:
+        return functools.partial(command, *args, **kwargs)
+
+    return call
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `nonlocalnet` command. Returns its exit code: 0, 1 failed, 2 usage, 130 Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args == ["--version"]:
+        print(f"nonlocalnet {__version__}")
+        return 0
+    try:
+        code = parse(args or ["--help"])()
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _fail(str(error), getattr(error, "exit_code", 1))
+    except ImportError as error:
+        if "nonlocalnet[" not in str(error):
+            raise
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        # the reader has gone; python would complain again when it closes standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"nonlocalnet: {sentence}", file=sys.stderr)
+    return code

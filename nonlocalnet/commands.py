@@ -1,0 +1,322 @@
+"""The commands: one thin function each. Its arguments are the flags, its docstring is the help."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from .card import card_of
+from .errors import UserError
+from .flags import (
+    Interrupted,
+    Network,
+    Out,
+    RecipeName,
+    UsageError,
+    best_device,
+    parse_views,
+    reading_processes,
+    watched,
+)
+from .machine import Device, this_machine
+from .models import MODELS, create_model
+from .recipes import Recipe
+from .terminal import (
+    progress_bar,
+    say,
+    show_cost,
+    show_facts,
+    show_files,
+    show_prediction,
+    show_result,
+)
+
+# Decoding, training, drawing and the report are imported by the commands that need them.
+
+
+def check_data(
+    data: Positional[Path],
+    workers: int | None = None,
+    seconds: float = 60.0,
+    shortest: float = 1.0,
+    json: bool = False,
+) -> int:
+    """Decode every video of a folder to its end: what is there, what cannot be used and why.
+
+    Exits with 1 if a file cannot be used.
+
+    Args:
+        data: class_name/*.mp4, with or without train/ and val/ above.
+        workers: Processes that decode; None is one per core.
+        seconds: Time limit per file.
+        shortest: Videos of fewer seconds are remarked on.
+        json: One line of JSON per file instead of the table.
+    """
+    from .check import check_files
+    from .folders import read_folder
+
+    split = read_folder(data)
+    with progress_bar("checking") as progress:
+        cores = this_machine("cpu").cores
+        reports = check_files(split, workers or cores, seconds, shortest, progress)
+    if json:
+        from json import dumps
+
+        for report in reports:
+            say(dumps(dataclasses.asdict(report), ensure_ascii=False))
+    else:
+        for note in split.notes:
+            say(note)
+        show_files(reports, data)
+    return int(any(not report.usable for report in reports))
+
+
+def train(
+    data: Positional[Path],
+    out: Out,
+    recipe: Recipe,
+    row: Annotated[RecipeName, arg(name="recipe")] = "folder",
+    resume: bool = False,
+    views: str | None = None,
+) -> int:
+    """Train a network on a folder of videos, test it on the validation part, write the report.
+
+    What no flag says is derived from the videos and the machine, and printed in words. Under
+    torchrun, start `python -m nonlocalnet train ...`.
+
+    Args:
+        data: class_name/*.mp4, with or without train/ and val/ above.
+        out: Folder of the run: network, checkpoint, log, report.
+        recipe: What to train and how; None means: derived, in words.
+        row: Row of RECIPES that gives the other flags their defaults.
+        resume: Go on with the run in `out`, exactly where it was stopped.
+        views: Views per video of the closing test, such as 10x3; None is the network's own rule.
+    """
+    clips, crops = parse_views(views)
+    from .exam import examine
+    from .train import train as run
+
+    try:
+        result = run(data, recipe, out, resume)
+        if int(os.environ.get("RANK", "0")):
+            return 0  # one process of a run tests
+        device, workers = best_device(recipe.device), reading_processes(recipe.workers)
+        exam = examine(out, None, clips, crops, device=device, workers=workers, progress=watched())
+    except KeyboardInterrupt:
+        if not (out / "last.ckpt").exists():
+            raise
+        raise Interrupted(
+            f"stopped; go on with: nonlocalnet train {data} --resume -o {out}"
+        ) from None
+    for word in exam.words:
+        say(word)
+    show_result(exam.result)
+    say(f"network: {result.path / 'model.safetensors'}")
+    say(f"report: {exam.html}")
+    return 0
+
+
+def run_test(
+    run: Positional[Path],
+    data: Positional[Path],
+    views: str | None = None,
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    device: Device | None = None,
+    workers: int | None = None,
+) -> int:
+    """Test a network: accuracy with 1 clip, many clips and all views, per class; and the report.
+
+    Args:
+        run: Folder of a run, or a checkpoint.
+        data: class_name/*.mp4. Where the run was trained on this folder, its validation videos
+            are tested; else those of val/; else all.
+        views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
+        out: The report; None is test.html in the run. Its figures go beside it as JSON.
+        device: Where the network runs; None is the best there is.
+        workers: Processes that read videos.
+    """
+    clips, crops = parse_views(views)
+    from .exam import examine
+
+    exam = examine(
+        run,
+        data,
+        clips,
+        crops,
+        html=out or (run if run.is_dir() else run.parent) / "test.html",
+        device=best_device(device),
+        workers=reading_processes(workers),
+        progress=watched(),
+    )
+    for word in exam.words:
+        say(word)
+    show_result(exam.result)
+    say(f"report: {exam.html}")
+    return 0
+
+
+def predict(
+    run: Positional[Path],
+    videos: Positional[tuple[Path, ...]],
+    json: bool = False,
+    top: int = 5,
+    views: str | None = None,
+    device: Device | None = None,
+    workers: int | None = None,
+) -> int:
+    """The best classes of every video with their scores; folders are walked.
+
+    Exits with 1 if a video could not be read; the others are predicted all the same.
+
+    Args:
+        run: Folder of a run, or a checkpoint.
+        videos: Files and folders.
+        json: One line of JSON per video instead of a table.
+        top: How many classes.
+        views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
+        device: Where the network runs; None is the best there is.
+        workers: Processes that read videos.
+    """
+    clips, crops = parse_views(views)
+    if top < 1:
+        raise UsageError(f"--top is a number of classes, such as 5; it came as {top}")
+    from .prediction import find_videos, predictions
+    from .weights import load
+
+    model = load(run, best_device(device))
+    count = len(find_videos(videos)) - 1  # for one video no process is worth its start
+    reading = min(count, reading_processes(workers)) if workers is None else workers
+    broken = 0
+    for prediction in predictions(model, videos, clips, crops, top, reading):
+        broken += prediction.error is not None
+        if json:
+            say(prediction.to_json())
+        else:
+            show_prediction(prediction)
+    return int(broken > 0)
+
+
+def attend(
+    run: Positional[Path],
+    video: Positional[Path],
+    at: UseAppendAction[tuple[str, ...]] = (),
+    block: str | None = None,
+    top: int = 20,
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    device: Device | None = None,
+) -> int:
+    """What a trained network looks at from chosen places of a video: the paper's Figure 3.
+
+    Args:
+        run: Folder of a run, or a checkpoint.
+        video: A video file.
+        at: A place, SECONDS:X,Y with X and Y in fractions of width and height, such as
+            1.2s:0.40,0.55; may be given several times. Without any, telling places are chosen.
+        block: Name of the residual block that the non-local block follows; None is the last one.
+        top: How many of the most attended positions to draw.
+        out: The picture; None is attention.png in the run.
+        device: Where the network runs; None is the best there is.
+    """
+    from .picture import draw
+    from .sight import attend_video, parse_position
+    from .weights import load
+
+    try:
+        places = [parse_position(text) for text in at]
+    except UserError as error:
+        raise UsageError(f"--at: {error}") from None
+    if top < 1:
+        raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
+    sights = attend_video(load(run, best_device(device)), video, places, block, top)
+    out = out or (run if run.is_dir() else run.parent) / "attention.png"
+    draw(sights, out)
+    for sight in sights:
+        say(", ".join(sight.look.words()))
+    say(f"picture: {out}")
+    return 0
+
+
+def show(
+    model: Positional[str],
+    network: Network,
+    frames: int | None = None,
+    size: int | None = None,
+) -> int:
+    """A network with its edits: output, parameters, multiply-adds and memory of each part.
+
+    Multiply-adds are those of one clip, of convolutions, linear layers and non-local products.
+
+    Args:
+        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
+        network: Only for a name.
+        frames: Frames of the clip; None is what the network is made for.
+        size: Height and width of the clip; None is what the network is made for.
+    """
+    from .cost import cost
+    from .surgery import describe
+
+    if Path(model).exists():
+        if network != Network():
+            raise UsageError(f"{model} is a trained network; leave out the flags that build one")
+        from .weights import load
+
+        built = load(model)
+    elif model in MODELS:
+        options = {k: v for k, v in vars(network).items() if v is not None}
+        if not model.startswith("i3d") and network.inflate_style == "3x1x1":
+            del options["inflate_style"]
+        try:
+            built = create_model(model, **options)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    else:
+        raise UsageError(
+            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}"
+        )
+    card = card_of(built)
+    for name, value in (("frames", frames), ("size", size)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is at least 1; it came as {value}")
+    shape = (3, frames or card.frames, size or card.crop, size or card.crop)
+    try:
+        rows = cost(built, shape)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    say(f"{card.architecture['name']}, one clip of {' x '.join(map(str, shape))}, float32")
+    show_cost(rows)
+    say(describe(built))
+    return 0
+
+
+def doctor() -> int:
+    """Versions, decoder, devices, kernels: what works here, what does not and why.
+
+    Exits with 1 only if something is broken that everything needs.
+    """
+    from .doctor import core_works, examine_machine
+
+    facts = examine_machine()
+    show_facts(facts)
+    return int(not core_works(facts))
+
+
+def demo(out: Out = Path("demo"), seed: int = 0, quick: bool = False) -> int:
+    """Train four small networks on the embedded data set and write one report of them.
+
+    Args:
+        out: Folder for the data set, the runs and the report.
+        seed: Seed of everything random.
+        quick: A tenth of the training, to see that everything works.
+    """
+    from .demo import run
+    from .training.interrupt import Stopped
+
+    try:
+        run(out, seed, quick)
+    except (KeyboardInterrupt, Stopped):
+        raise Interrupted(f"stopped; the same command goes on where {out} is now") from None
+    return 0

@@ -1,0 +1,112 @@
+"""The test of a trained run: which videos, under which names, and the report on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .card import card_of
+from .errors import UserError
+from .evaluate import evaluate, match_classes
+from .folders import Split, read_test_folder
+from .metrics import Result
+from .report import Run, read_log, write_report
+from .weights import load
+
+SPLIT, RECIPE, LOG = "split.json", "recipe.json", "log.jsonl"  # what `train` leaves in a run
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A finished test: its figures, its report (HTML, the JSON beside it), and what was tested."""
+
+    result: Result
+    html: Path
+    json: Path
+    words: tuple[str, ...]
+
+
+def examine(
+    run: Path,
+    data: Path | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
+    *,
+    html: Path | None = None,
+    title: str = "",
+    groups: Mapping[str, Callable[[str], str]] | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+    progress: bool = False,
+) -> Exam:
+    """Test a run folder or a checkpoint on a folder of videos and write the report.
+
+    run: a run folder made by `train`, or a checkpoint file.
+    data: class_name/*.mp4, with or without val/ above (see `choose`). None: the validation videos
+        of the run itself.
+    clips, crops: the fullest view rule; the card's where not given.
+    html: where the report goes. None: report.html in the run folder. title: the report's.
+    groups: see `evaluate`. device, workers: where the network runs, and how many processes read.
+    progress: a bar on standard error.
+
+    Raises `UserError` for no network in `run`, no videos, classes it does not know, a report that
+    cannot be written.
+    """
+    model = load(run, device)
+    split, words = choose(run, data)
+    samples = match_classes(split.val, split.classes, card_of(model))
+    result = evaluate(
+        model, samples, clips, crops, groups=groups, workers=workers, progress=progress
+    )
+    log = run / LOG
+    tested = Run(
+        name=str(card_of(model).architecture["name"]),
+        result=result,
+        log=read_log(log) if log.is_file() else (),
+        notes=_notes(run),
+    )
+    html = html or (run if run.is_dir() else run.parent) / "report.html"
+    page, figures = write_report(html, title or f"Test of {run.name}", [tested], words=words)
+    return Exam(result, page, figures, tuple(words))
+
+
+def choose(run: Path, data: Path | None) -> tuple[Split, list[str]]:
+    """The videos to test on, as the `val` of a split, and in words why these.
+
+    The run's own validation videos if `data` is the folder it was trained on, else those of
+    data/val/ if there is one, else all of `data`.
+    """
+    own = _own_split(run, data)
+    if own is not None:
+        return own, [f"tested on the {len(own.val)} validation videos of {own.root}"]
+    if data is None:
+        raise UserError(f"{run} keeps no {SPLIT}, so nothing says which videos to test on")
+    split = read_test_folder(data)
+    inside = Path(split.val[0].path).relative_to(split.root)
+    folder = data / inside.parts[0] if len(inside.parts) == 3 else data  # side/class/video
+    return split, [f"tested on the {len(split.val)} videos of {folder}", *split.notes]
+
+
+def _own_split(run: Path, data: Path | None) -> Split | None:
+    """The split the run was trained with, if `data` is that folder, here or moved."""
+    file = run / SPLIT
+    if not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    split = Split.from_json(text)
+    if data is None or Path(split.root) == data.absolute():
+        return split
+    moved = Split.from_json(text, data)
+    # all of them: another folder may well hold a class/0001.mp4 too
+    there = all(Path(sample.path).is_file() for sample in (*moved.train, *moved.val))
+    return moved if there else None
+
+
+def _notes(run: Path) -> list[str]:
+    """What training derived and said, in words."""
+    file = run / RECIPE
+    if not file.is_file():
+        return []
+    return [str(word) for word in json.loads(file.read_text(encoding="utf-8")).get("words", [])]

@@ -1,0 +1,85 @@
+"""Values of flags that several commands share, and what is said when one makes no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from .block import Mode, Norm, Subsample
+from .errors import UserError
+from .machine import Device, this_machine
+from .models import InflateStyle
+from .recipes import RECIPES, PairwiseName, Stage
+
+NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local
+Out = Annotated[Path, arg(aliases=["-o"])]
+if TYPE_CHECKING:
+    RecipeName = str
+else:  # a new recipe becomes a choice without being named twice
+    RecipeName = Literal[tuple(RECIPES)]
+
+
+class UsageError(UserError):
+    """A value on the command line that cannot be understood."""
+
+    exit_code = 2
+
+
+class Interrupted(UserError):  # noqa: N818  # not an error of anyone
+    """Ctrl-C, with what to do next."""
+
+    exit_code = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a network named by its architecture is made with; a trained one has it already."""
+
+    non_local: NonLocal = 0
+    """Non-local blocks: a count, a stage such as res4, or names such as layer2.1,layer3.4."""
+    pairwise: PairwiseName = "embedded_gaussian"
+    """The pairwise function of the blocks."""
+    mode: Mode = "spacetime"
+    """What a position of a block sees."""
+    subsample: Subsample = "before"
+    """Pooling of a block's keys."""
+    norm: Norm = "batch"
+    """Norm after a block's output weights."""
+    stem: str | None = None
+    """First layers and their pooling: paper, caffe2-32, caffe2-8, slowfast, image or tiny."""
+    inflate_style: InflateStyle = "3x1x1"
+    """Which kernels of an I3D bottleneck are inflated."""
+    num_classes: int = 400
+    """Outputs of the head."""
+
+
+def parse_views(text: str | None) -> tuple[int | None, int | None]:
+    """Clips and crops of "10x3"; nothing said is (None, None), the network's own rule."""
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"([1-9]\d*)[x×]([13])", text.strip())
+    if match is None:
+        raise UsageError(
+            f"--views is CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1; it came as {text!r}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def best_device(device: Device | None) -> Device:
+    """The device asked for, or the best there is. Raises `UserError` if it is not there."""
+    return this_machine(device).device
+
+
+def reading_processes(workers: int | None) -> int:
+    """As many as asked for, or few: the views of one video may take 200 MB in each."""
+    return min(4, this_machine("cpu").cores - 1) if workers is None else workers
+
+
+def watched() -> bool:
+    """Whether a progress bar would be seen."""
+    return sys.stderr.isatty()

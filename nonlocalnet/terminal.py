@@ -1,0 +1,163 @@
+"""What the commands print: tables that fit a terminal, and stay whole in a pipe or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from .check import FileReport
+    from .cost import Row
+    from .doctor import Fact
+    from .metrics import Rate, Result
+    from .prediction import Prediction
+
+WIDE = 10_000  # columns where no terminal limits them, so that a file gets whole lines
+
+
+def say(text: str) -> None:
+    """One line of plain text, as it is, on standard output."""
+    print(text, flush=True)
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    """A table with headings; `right` names the columns of numbers."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        show_header=any(heads),
+    )
+    for i, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: brackets in a file name are no markup
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table)
+        return
+    buffer = StringIO()
+    Console(highlight=False, width=WIDE, no_color=True, file=buffer).print(table)
+    say("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, if that is a terminal; yields report(done, total)."""
+    console = Console(stderr=True)
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_cost(rows: Sequence[Row]) -> None:
+    """Stages and blocks of a network: output, parameters, multiply-adds, activations."""
+    cells = [
+        [
+            row.name,
+            row.kind,
+            " x ".join(map(str, row.shape)),
+            f"{row.parameters / 1e6:.3f} M",
+            f"{row.multiply_adds / 1e9:.3f} G",
+            f"{row.activations * 4 / 2**20:.1f} MB",
+        ]
+        for row in rows
+    ]
+    heads = ("part", "kind", "output", "parameters", "multiply-adds", "activations")
+    show_table(heads, cells, right=(3, 4, 5))
+
+
+def show_result(result: Result) -> None:
+    """The view rules of a test under each other, each figure with its 95 % interval."""
+    many = len(result.classes) > 5
+    heads = ["views", "top-1", "", *(["top-5", ""] if many else []), "mean of classes"]
+    rows = []
+    for i, rule in enumerate(result.rules):
+        cells = [rule.name, *_rate(result.accuracy(i))]
+        cells += _rate(result.accuracy(i, k=5)) if many else []
+        cells.append(f"{100 * result.mean_class_accuracy(i):.1f} %")
+        for rate in result.group_accuracy(i).values():
+            cells += _rate(rate)
+        rows.append(cells)
+    for name in result.groups:
+        heads += [name, ""]
+    show_table(heads, rows, right=[i for i, head in enumerate(heads) if head not in ("", "views")])
+    guess = result.guess()
+    say(f"{result.count} videos; the most frequent class every time: {100 * guess.value:.1f} %")
+    for skipped in result.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+
+
+def _rate(rate: Rate) -> list[str]:
+    low, high = rate.interval
+    return [f"{100 * rate.value:.1f} %", f"({100 * low:.0f}-{100 * high:.0f})"]
+
+
+def show_prediction(prediction: Prediction) -> None:
+    """One video: its best classes with their scores, or why there are none."""
+    if prediction.error is not None:
+        say(f"{prediction.path}: {prediction.error}")
+        return
+    say(prediction.path)
+    scores = zip(prediction.scores, prediction.labels, strict=True)
+    show_table(("", ""), [[f"{score:9.4f}", label] for score, label in scores], right=(0,))
+
+
+def show_files(reports: Sequence[FileReport], root: Path) -> None:
+    """What a data folder holds per class, then every file that cannot be used or is doubtful."""
+    rows = []
+    for name in sorted({r.class_name for r in reports}):
+        mine = [r for r in reports if r.class_name == name]
+        usable = [r for r in mine if r.usable]
+        seconds = sum(r.info.duration for r in usable if r.info)
+        sides = [str(sum(r.side == side for r in usable)) for side in ("train", "val")]
+        rows.append([name, *sides, str(len(mine) - len(usable)), f"{seconds / 60:.1f}"])
+    heads = ("class", "train", "val", "unusable", "minutes")
+    show_table(heads, rows, right=(1, 2, 3, 4))
+    for report in reports:
+        for text in remarks(report, root):
+            say(f"{report.path}: {text}")
+
+
+def remarks(report: FileReport, root: Path) -> list[str]:
+    """What is wrong or doubtful about one file, a phrase each."""
+    if not report.usable:
+        return [f"cannot be used: {report.reason}"]
+    found = []
+    if report.corrupt:
+        found.append(f"usable, but {report.corrupt} pictures or packets are damaged")
+    if not report.complete:
+        found.append("usable, but too slow to be decoded to its end in the time given")
+    if report.short and report.info:
+        found.append(f"usable, but only {report.info.duration:.2g} seconds long")
+    if report.leak:
+        others = ", ".join(_inside(path, root) for path in report.same_as)
+        found.append(f"the same file is on the other side of the split: {others}")
+    elif report.same_as:
+        found.append(f"the same file again: {', '.join(_inside(p, root) for p in report.same_as)}")
+    return found
+
+
+def _inside(path: str, root: Path) -> str:
+    base = root.absolute()
+    return str(Path(path).relative_to(base)) if Path(path).is_relative_to(base) else path
+
+
+def show_facts(facts: Sequence[Fact]) -> None:
+    """What `doctor` found: state, what, in detail; below, what to do."""
+    show_table(("state", "what", ""), [[f.state, f.name, f.detail] for f in facts], right=())
+    for fact in facts:
+        if fact.advice:
+            say(f"{fact.name}: {fact.advice}")

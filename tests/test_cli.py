@@ -1,0 +1,449 @@
+"""The command line: what its words mean, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nonlocalnet import __version__, cli, commands
+from nonlocalnet.errors import UserError
+from nonlocalnet.flags import Network, UsageError, parse_views
+from nonlocalnet.recipes import RECIPES, Recipe
+from nonlocalnet.synthetic import render_reunion
+
+SMALL = ["--recipe", "reunion", "--accumulate-to", "8", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render_reunion(tmp_path_factory.mktemp("data") / "reunion", train=16, val=8)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    assert cli.main(["train", str(data), *SMALL, "--epochs", "1", "-o", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def video(data: Path) -> Path:
+    return sorted((data / "val" / "same_left").glob("*.mp4"))[0]
+
+
+def meant(line: str) -> tuple[str, dict[str, Any]]:
+    """The command's name and its arguments, without running it."""
+    call = cli.parse(line.split())
+    assert isinstance(call, functools.partial)
+    assert not call.args
+    return call.func.__name__, call.keywords
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "arguments"),
+    [
+        ("check-data DIR", "check_data", {"data": Path("DIR"), "json": False}),
+        (
+            "test runs/mine DIR --views 10x3",
+            "run_test",
+            {"run": Path("runs/mine"), "data": Path("DIR"), "views": "10x3"},
+        ),
+        (
+            "predict runs/mine video.mp4 folder/",
+            "predict",
+            {"videos": (Path("video.mp4"), Path("folder")), "json": False, "top": 5},
+        ),
+        ("predict runs/mine --json a.mp4", "predict", {"videos": (Path("a.mp4"),), "json": True}),
+        (
+            "attend runs/mine video.mp4 --at 1.2s:0.40,0.55 --at 3:0.1,0.2",
+            "attend",
+            {"video": Path("video.mp4"), "at": ("1.2s:0.40,0.55", "3:0.1,0.2")},
+        ),
+        (
+            "show i3d_resnet50 --non-local 5",
+            "show",
+            {"model": "i3d_resnet50", "network": Network(non_local=5)},
+        ),
+        ("show c2d_resnet50 --non-local res4", "show", {"network": Network(non_local="res4")}),
+        ("doctor", "doctor", {}),
+        ("demo", "demo", {"out": Path("demo"), "seed": 0}),
+        ("demo -o here --seed 2", "demo", {"out": Path("here"), "seed": 2}),
+    ],
+)
+def test_words_become_a_call(line: str, name: str, arguments: dict[str, Any]) -> None:
+    command, found = meant(line)
+    assert command == name
+    assert {key: found[key] for key in arguments} == arguments
+
+
+def test_train_of_the_issue() -> None:
+    command, found = meant("train DIR --model i3d_resnet50 --non-local 5 -o runs/mine")
+    assert command == "train"
+    assert (found["data"], found["out"], found["resume"]) == (Path("DIR"), Path("runs/mine"), False)
+    assert found["recipe"] == Recipe(model="i3d_resnet50", non_local=5)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("form", ["--recipe {}", "--recipe={}"])
+def test_a_recipe_gives_the_defaults(name: str, form: str) -> None:
+    _, found = meant(f"train DIR -o out {form.format(name)} --epochs 3")
+    assert found["recipe"] == dataclasses.replace(RECIPES[name], epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("0", 0),
+        ("10", 10),
+        ("res2", "res2"),
+        ("layer3.4", ("layer3.4",)),
+        ("layer2.1,layer3.4", ("layer2.1", "layer3.4")),
+    ],
+)
+def test_non_local_is_one_word_wherever_it_stands(word: str, value: object) -> None:
+    _, found = meant(f"train --non-local {word} DIR -o out")
+    assert (found["recipe"].non_local, found["data"]) == (value, Path("DIR"))
+
+
+def test_every_field_of_the_recipe_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for field in dataclasses.fields(Recipe):
+        assert f"--{field.name.replace('_', '-')}" in printed
+    assert "--recipe." not in printed
+
+
+def test_version_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nonlocalnet {__version__}\n"
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("trian DIR -o out", "train"),
+        ("train DIR -o out --modle x", "--mode"),
+        ("train DIR -o out --recipe reunin", "reunion"),
+        ("train DIR -o out --lr fast", "--lr"),
+        ("train DIR", "--out"),
+        ("predict", "PATH"),
+        ("attend run video.mp4 --att 1s:0,0", "--at"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_a_hint(
+    line: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(line.split())
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("test run data --views 10", 2, "10x3"),
+        ("test run data --views 10x2", 2, "1 or 3 crops"),
+        ("predict run v.mp4 --views 0x1", 2, "10x3"),
+        ("predict run v.mp4 --top 0", 2, "--top"),
+        ("attend run v.mp4 --at here", 2, "1.2s:0.40,0.55"),
+        ("show resnet50", 2, "c2d_resnet50"),
+        ("show c2d_tiny --non-local 7", 2, "not 7"),
+        ("show c2d_resnet18 --non-local res9", 2, "res5"),
+        ("show c2d_tiny --non-local layer9.0", 2, "layer1"),
+        ("show c2d_tiny --stem none", 2, "slowfast"),
+        ("show c2d_tiny --frames 0", 2, "--frames"),
+        ("check-data no/such/folder", 1, "no/such/folder"),
+        ("train no/such/folder -o out", 1, "no/such/folder"),
+        ("train . --model i3d -o out --lr 0", 1, "--lr"),
+        ("predict no/such/run v.mp4", 1, "no/such/run"),
+        ("test no/such/run .", 1, "no/such/run"),
+    ],
+)
+def test_bad_values_are_one_sentence(
+    line: str,
+    code: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == code
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("nonlocalnet: ")
+    assert err.count("\n") == 1
+    assert told in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [("10x3", (10, 3)), ("1x1", (1, 1)), (" 2×3 ", (2, 3)), (None, (None, None))],
+)
+def test_views(text: str | None, views: tuple[int | None, int | None]) -> None:
+    assert parse_views(text) == views
+
+
+# facts.md 6.3: parameters in millions, multiply-adds in billions for 32 x 224 x 224, 400 classes
+ROWS = [
+    ("c2d", "", (24.328, 20.437, 20.234), (43.320, 35.286, 35.083)),
+    ("i3d", "--inflate-style 3x3x3", (33.434, 39.088, 38.688), (63.043, 62.261, 61.861)),
+    ("i3d", "", (28.043, 33.128, 32.830), (51.754, 51.676, 51.378)),
+    ("c2d", "--non-local 1", (26.429, 21.622, 21.419), (45.422, 36.471, 36.267)),
+    ("c2d", "--non-local 5", (31.686, 28.565, 28.361), (50.678, 43.414, 43.210)),
+    ("c2d", "--non-local 10", (39.045, 36.693, 36.489), (58.037, 51.542, 51.338)),
+    ("i3d", "--non-local 5", (35.402, 41.256, 40.958), (59.113, 59.804, 59.506)),
+]
+CASES = [
+    (f"{kind}_{size} {flags} --stem {stem}", figures[0], figures[1 + i])
+    for kind, flags, *both in ROWS
+    for size, figures in zip(("resnet50", "resnet101"), both, strict=True)
+    for i, stem in enumerate(("paper", "caffe2-32"))
+    if stem == "paper" or (size, flags) == ("resnet50", "--non-local 5")
+]
+
+
+@pytest.mark.parametrize(("words", "millions", "billions"), CASES)
+def test_show_prints_the_figures_of_the_papers_networks(
+    words: str, millions: float, billions: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["show", *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert "one clip of 3 x 32 x 224 x 224" in out
+    total = next(line for line in out.splitlines() if line.startswith("total"))
+    assert f" {millions:.3f} M " in total
+    assert f" {billions:.3f} G " in total
+
+
+def test_show_other_sizes_and_edits(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "show tsm_tiny --non-local 1 --pairwise concatenation --frames 4 --size 16"
+    assert cli.main([*line.split(), "--num-classes", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "3 x 4 x 16 x 16" in out
+    assert "concatenation" in out
+    assert "shift before layer1.0.conv1" in out
+    assert re.search(r"^fc +Linear +7 ", out, re.MULTILINE)
+
+
+def test_train_leaves_a_run_with_its_report(run: Path) -> None:
+    there = {path.name for path in run.iterdir()}
+    assert {"model.safetensors", "last.ckpt", "split.json", "recipe.json"} <= there
+    assert {"report.html", "report.json"} <= there
+    result = json.loads((run / "report.json").read_text())["runs"][0]["result"]
+    assert result["summary"]["videos"] == 8
+
+
+def test_check_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-data", str(data), "--workers", "1"]) == 0
+    assert re.search(r"^same_left +4 +2 +0", capsys.readouterr().out, re.MULTILINE)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i, file in enumerate(sorted((data / "val" / "same_left").glob("*.mp4"))):
+            (tmp_path / name / f"{name}{i}.mp4").write_bytes(file.read_bytes())
+    (tmp_path / "a" / "broken.mp4").write_text("no video")
+    assert cli.main(["check-data", str(tmp_path), "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"a/broken.mp4: cannot be used: .+", out)
+    assert "the same file" in out
+    assert cli.main(["check-data", str(tmp_path), "--workers", "1", "--json"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(row["path"]).name for row in rows if not row["usable"]] == ["broken.mp4"]
+
+
+def test_test_writes_a_report(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "result.html"
+    words = ["test", str(run), str(data), "--views", "3x1", "--workers", "0", "-o", str(out)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^1 clip +\d+\.\d %", printed, re.MULTILINE)
+    assert re.search(r"^3 clips +\d+\.\d %", printed, re.MULTILINE)
+    assert str(out) in printed
+    assert out.read_text().startswith("<!doctype html>")
+    assert out.with_suffix(".json").exists()
+
+
+def test_predict(run: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", str(run), str(video), "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(video)
+    table = [line.split() for line in lines[1:]]
+    assert len(table) == 2
+    assert cli.main(["predict", str(run), str(video), "--top", "2", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    row = json.loads(line)
+    assert row["path"] == str(video)
+    assert [[f"{s:.4f}", n] for s, n in zip(row["scores"], row["labels"], strict=True)] == table
+
+
+def test_predict_goes_on_after_a_broken_file(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_text("no video")
+    words = ["predict", str(run), str(tmp_path), str(video), "--json", "--workers", "0"]
+    assert cli.main(words) == 1
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["error"]
+    assert not first["labels"]
+    assert second["error"] is None
+    assert len(second["labels"]) == 4
+    assert cli.main(["predict", str(run), str(tmp_path / "broken.mp4")]) == 1
+    assert "broken.mp4: " in capsys.readouterr().out
+
+
+def test_attend(run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "picture.png"
+    words = ["attend", str(run), str(video), "--at", "0.3s:0.40,0.55", "-o", str(out)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "top-20 hold" in printed
+    assert "uniform" in printed
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["attend", str(run), str(video), "--at", "99s:0.4,0.5"]) == 1
+
+
+def test_show_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(run)]) == 0
+    assert "i3d_tiny, one clip of 3 x 8 x 32 x 32" in capsys.readouterr().out
+    assert cli.main(["show", str(run), "--non-local", "5"]) == 2
+    assert "leave out" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    assert cli.main(["train", str(data), *SMALL, "--epochs", "1", "-o", str(run)]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("a sentence"), 1, "a sentence"),
+        (UsageError("a sentence"), 2, "a sentence"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (ImportError('pip install "nonlocalnet[train]"'), 1, 'pip install "nonlocalnet[train]"'),
+    ],
+)
+def test_how_commands_end(
+    error: BaseException,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails() -> int:
+        """Fail."""
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", fails)
+    assert cli.main(["doctor"]) == code
+    assert capsys.readouterr().err == f"nonlocalnet: {told}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), ImportError("a bug"), KeyError("a bug")])
+def test_errors_of_ours_are_not_taken_for_the_users(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> int:
+        """Fail."""
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", fails)
+    with pytest.raises(type(error), match="a bug"):
+        cli.main(["doctor"])
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_second_ctrl_c_in_training_tells_how_to_go_on(
+    resumable: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stops(*_: object) -> None:
+        if resumable:
+            (tmp_path / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nonlocalnet.train.train", stops)
+    assert cli.main(["train", "DIR", "-o", str(tmp_path)]) == 130
+    told = f"; go on with: nonlocalnet train DIR --resume -o {tmp_path}" if resumable else ""
+    assert capsys.readouterr().err == f"nonlocalnet: stopped{told}\n"
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """The program as users start it, without a terminal."""
+    hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLUMNS")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    return subprocess.Popen(
+        [sys.executable, "-m", "nonlocalnet", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def test_pipes_get_plain_whole_lines() -> None:
+    out, err = start("show", "i3d_tiny", "--non-local", "1").communicate(timeout=120)
+    assert not err
+    assert "\x1b" not in out
+    block = next(line for line in out.splitlines() if line.startswith("non-local block after"))
+    assert block.endswith("(still the identity)")
+
+
+def test_a_reader_that_leaves_is_no_error(data: Path) -> None:
+    process = start("check-data", str(data), "--workers", "1", "--json")
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.wait(120) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("train", str(data), *SMALL, "--epochs", "2000", "-o", str(out))
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("epoch 1 "):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.startswith("nonlocalnet: stopped by Ctrl-C")
+    assert f"--resume -o {out}" in err
+    assert {"last.ckpt", "model.safetensors"} <= {path.name for path in out.iterdir()}
+
+
+def test_commands_are_those_of_the_readme() -> None:
+    names = ["check-data", "train", "test", "predict", "attend", "show", "doctor", "demo"]
+    assert list(cli.COMMANDS) == names
+    assert all(command.__doc__ for command in cli.COMMANDS.values())
+    assert commands.run_test is cli.COMMANDS["test"]
