@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm over the last axis whose statistics, gain and bias are constants (buffers).
 
     y = weight (x - running_mean) / sqrt(running_var + eps) + bias. Caffe2's "affine" long-clip
-    models are this with mean 0 and variance 1 - eps. Keys are those of nn.BatchNorm.
+    models are this with mean 0 and variance 1 - eps. It loads the state of an nn.BatchNorm.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -54,7 +54,11 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gain = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return x * gain + (self.bias - self.running_mean * gain)
+        return (x * gain + (self.bias - self.running_mean * gain)).to(x.dtype)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        state.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state, prefix, *args)
 
 
 class NonLocalBlock(nn.Module):
@@ -139,7 +143,9 @@ class NonLocalBlock(nn.Module):
         self.subsample: Subsample = "none" if mode == "time" else subsample
         self.temporal_group = 1 if mode == "space" else temporal_group
         width = inner if function.embedded else channels
-        self.scale = width**-0.5 if scale == "1/sqrt(d)" else scale
+        if isinstance(scale, str) and scale != "1/sqrt(d)":
+            raise ValueError(f"scale is None, a number or '1/sqrt(d)', not {scale!r}")
+        self.scale = width**-0.5 if isinstance(scale, str) else scale
 
         self.theta = nn.Linear(channels, inner) if function.embedded else None
         self.phi = nn.Linear(channels, inner) if function.embedded else None
@@ -176,13 +182,14 @@ class NonLocalBlock(nn.Module):
 
     def _probe(self, function: Pairwise) -> tuple[Tensor, Tensor, Tensor]:
         width = self.inner if function.embedded else self.channels
-        return torch.zeros(1, 1, width), torch.zeros(1, 1, width), torch.zeros(1, 1, self.inner)
+        n, p, q = 2, 3, 4  # all different, to tell a transposed matrix of pairs
+        return torch.zeros(n, p, width), torch.zeros(n, q, width), torch.zeros(n, q, self.inner)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *positions) -> the same shape, in x's memory layout."""
         z = self.out(self.response(x))  # (N, P, inner) -> (N, P, C)
-        if isinstance(self.norm, nn.Module):
-            z = self.norm(z.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
+        if self.norm is not None:
+            z = self.norm(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         return x + _to_grid(z, x.shape[2:])
 
     def response(self, x: Tensor) -> Tensor:
@@ -246,8 +253,7 @@ class NonLocalBlock(nn.Module):
 
     def is_awake(self) -> bool:
         """False while the operation's result cannot reach the output, as at construction."""
-        norm = self.norm
-        gain = norm.weight if isinstance(norm, nn.BatchNorm1d | FrozenBatchNorm) else None
+        gain = getattr(self.norm, "weight", None)
         return bool(self.out.weight.any()) and (gain is None or bool(gain.any()))
 
     def extra_repr(self) -> str:
@@ -285,10 +291,11 @@ class NonLocalBlock(nn.Module):
         return tokens
 
     def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
+        n, frames, places = x.shape[0], x.shape[2], x.shape[3:].numel()
         if self.mode == "time":
-            return y.unflatten(0, (x.shape[0], -1)).transpose(1, 2).flatten(1, 2)
+            return y.unflatten(0, (n, places)).transpose(1, 2).flatten(1, 2)
         if self.temporal_group is not None:
-            return y.unflatten(0, (x.shape[0], -1)).flatten(1, 2)
+            return y.unflatten(0, (n, frames // self.temporal_group)).flatten(1, 2)
         return y
 
     def _locate(
@@ -343,4 +350,4 @@ def _pool(x: Tensor) -> Tensor:
         return F.max_pool2d(x, window)
     # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
     frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), window[1:])
-    return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

@@ -21,7 +21,8 @@ class Card:
     """Class names, preprocessing and view rule of one network.
 
     The defaults are the paper's (section 4): 32 frames, every second one, a 224 crop out of a
-    short side of 256 to 320, tested on 10 clips by 3 crops of 256, softmax scores averaged.
+    short side of 256 to 320, softmax scores averaged over 10 clips. The paper tests each clip on
+    the whole frame; 3 crops of 256 are what its authors' code, PySlowFast and MMAction2 do.
     """
 
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of create_model

@@ -1,7 +1,8 @@
 """The paper's Table 2f in miniature: four small networks on reunion, tested and compared.
 
-C2D sums over frames, so it can tell neither question; I3D sees three frames, enough for the
-direction; a non-local block relates two far places, enough for "same colour?"; both give both.
+C2D sums over frames, so nothing leads its training to either answer; I3D sees three frames, enough
+for the direction; a non-local block relates two far places, enough for "same colour?"; both give
+both.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ def _words(runs: list[Run], seconds: float, seed: int) -> list[str]:
     return [
         "Two coloured discs cross each clip one after the other, far apart and never in one frame."
         " Whether their colours agree shows only in relating two far places in space-time; whether"
-        " they move left or right only between neighbouring frames. A sum over frames (C2D) can"
-        " do no better than chance at either.",
+        " they move left or right only between neighbouring frames. No sum over frames (C2D) has"
+        " a lower cross-entropy than chance, so its training stays there.",
         f"Four networks trained from nothing with seed {seed}, {seconds / 60:.1f} minutes in all;"
         " of each, the epoch that did best on the validation clips. The table counts test clips"
         " that had no part in either.",

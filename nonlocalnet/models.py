@@ -170,10 +170,17 @@ def create_model(
         options: those of `NonLocalBlock`, `pairwise` among them.
 
     Raises:
-        ValueError: a name, number or option that does not exist, with those that do.
+        ValueError: a name or number that does not exist, with those that do.
+        TypeError: an option that does not exist.
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if inflate_style not in ("3x1x1", "3x3x3"):
+        raise ValueError(f"inflate_style is '3x1x1' or '3x3x3', not {inflate_style!r}")
+    unknown = sorted(set(options) - set(BlockOptions.__annotations__))
+    if unknown:  # also where there is no block to refuse them
+        known = ", ".join(BlockOptions.__annotations__)
+        raise TypeError(f"no option {', '.join(unknown)}; a block has {known}")
     kind, size = MODELS[name]
     positions = block_positions(size, non_local)
     settings: dict[str, Any] = {"inflate_style": inflate_style} if kind is i3d else {}

@@ -15,6 +15,7 @@ Letters: N batch, P query positions, Q key positions, C channels of the embeddin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +53,10 @@ class Pairwise:
     embedded: bool = True
     weighted: bool = False
 
+    def __post_init__(self) -> None:
+        if self.normalize not in ("softmax", "count"):
+            raise ValueError(f"normalize is 'softmax' or 'count', not {self.normalize!r}")
+
 
 def non_local(
     theta: Tensor,
@@ -86,6 +91,8 @@ def non_local(
     function = find_pairwise(pairwise)
     _check_shapes(theta, phi, g)
     theta, phi = _prepare(theta, phi, function, scale, weight)
+    if 0 in (*theta.shape, *g.shape):  # no positions, or an empty batch: an empty sum
+        return g.new_zeros(theta.shape[0], theta.shape[1], g.shape[2])
     if function.total is not None:
         return function.total(theta, phi, g)
     return _by_rows(theta, phi, g, function)
@@ -104,6 +111,7 @@ def attention_rows(
     dot product may be negative. Arguments and errors are those of `non_local`.
     """
     function = find_pairwise(pairwise)
+    _check_shapes(theta, phi, phi)
     theta, phi = _prepare(theta, phi, function, scale, weight)
     return _normalize(function.scores(theta, phi), function)
 
@@ -180,7 +188,11 @@ def _by_rows(theta: Tensor, phi: Tensor, g: Tensor, function: Pairwise) -> Tenso
     """Any f: the rows of a chunk are formed, used and dropped; the backward forms them again."""
 
     def rows(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        return _normalize(function.scores(theta, phi), function).to(g.dtype) @ g
+        scores = function.scores(theta, phi)
+        want = (theta.shape[0], theta.shape[1], phi.shape[1])
+        if tuple(scores.shape) != want:
+            raise ValueError(f"the pairwise function gave {tuple(scores.shape)}, not {want}")
+        return _normalize(scores, function).to(g.dtype) @ g
 
     at_once = _rows_at_once(phi)
     if theta.shape[1] <= at_once:
@@ -189,11 +201,8 @@ def _by_rows(theta: Tensor, phi: Tensor, g: Tensor, function: Pairwise) -> Tenso
     recompute = torch.is_grad_enabled() and not torch.compiler.is_exporting()
     chunks = []
     for some in theta.split(at_once, dim=1):
-        if recompute:
-            y = checkpoint(rows, some, phi, g, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y = rows(some, phi, g)
-        chunks.append(y)
+        form = functools.partial(checkpoint, rows, use_reentrant=False) if recompute else rows
+        chunks.append(form(some, phi, g))
     return torch.cat(chunks, dim=1)
 
 
@@ -208,15 +217,16 @@ def _softmax_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         if theta.shape[1] <= at_once or torch.compiler.is_compiling():
             return _by_rows(theta, phi, g, Pairwise(_dot, "softmax"))
         return softmax_rows(theta, phi, g, at_once)
-    q, k, v = (t.unsqueeze(1) for t in (theta, phi, g))  # (N, P, C) -> (N, 1, P, C)
+    # the fused kernels need the channels side by side: (N, P, C) -> (N, 1, P, C)
+    q, k, v = (t.contiguous().unsqueeze(1) for t in (theta, phi, g))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 
 
 def fused_attention_serves(theta: Tensor, phi: Tensor, g: Tensor) -> bool:
     """Whether torch's fused attention takes these shapes without storing the matrix of pairs.
 
-    Its fallback does store it, silently. The CPU kernel needs g as wide as theta; the CUDA
-    kernels take unequal widths in multiples of 8 in half precision and of 4 in float32.
+    Its fallback does store it, silently. The CPU kernel needs g as wide as theta; of the CUDA
+    kernels one takes any widths that are multiples of 8, in every type but float64.
     """
     if 0 in (*theta.shape, *phi.shape, *g.shape):
         return False

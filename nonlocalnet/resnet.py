@@ -25,7 +25,7 @@ def to_frames(x: Tensor) -> Tensor:
 
 def from_frames(x: Tensor, n: int) -> Tensor:
     """(N T, C, H, W) -> (N, C, T, H, W): the inverse of `to_frames`."""
-    return x.unflatten(0, (n, -1)).transpose(1, 2)
+    return x.unflatten(0, (n, x.shape[0] // max(n, 1))).transpose(1, 2)
 
 
 def to_columns(x: Tensor) -> Tensor:
@@ -69,6 +69,8 @@ class MaxPool3d(nn.MaxPool3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, C, T', H', W')."""
+        if self.ceil_mode or self.return_indices or self.dilation not in (1, (1, 1, 1)):
+            return super().forward(x)
         (t, *space), (st, *stride), (pt, *pad) = (
             _triple(v) for v in (self.kernel_size, self.stride, self.padding)
         )
@@ -284,14 +286,19 @@ class ResNet3d(nn.Module):
         """Where the cells of a residual block's output lie in the clip, per axis (T, H, W).
 
         `name` is such as "layer3.4". Returns (stride, offset) for each axis: cell i is centred
-        at frame or pixel offset + stride * i, the first one's centre being 0.
+        at frame or pixel offset + stride * i, the first one's centre being 0. Raises ValueError
+        for a name that is no residual block.
         """
         stage, _, index = name.partition(".")
+        depths = {s: len(list(self.get_submodule(s).children())) for s in self.stages}
+        if not (stage in depths and index.isdigit() and int(index) < depths[stage]):
+            has = ", ".join(f"{s}.0 to {s}.{depth - 1}" for s, depth in depths.items())
+            raise ValueError(f"{name!r} is no residual block; there are {has}")
         axes = [(1.0, 0.0)] * 3
         path: list[nn.Module] = [self.conv1, self.maxpool]
         for s in self.stages:
             blocks = list(self.get_submodule(s).children())
-            path += blocks[: int(index) + 1] if s == stage and index else blocks
+            path += blocks[: int(index) + 1] if s == stage else blocks
             if s == stage:
                 break
             if s == "layer1":

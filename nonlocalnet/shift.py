@@ -20,13 +20,15 @@ class TemporalShift(nn.Module):
             (N, C, T, H, W).
 
     Raises:
-        ValueError: a fraction under 2, features of another shape.
+        ValueError: a fraction under 2, features of another shape or of too few channels.
     """
 
     def __init__(self, fraction: int = 8, frames: int | None = None) -> None:
         super().__init__()
         if fraction < 2:
             raise ValueError(f"two parts of the channels move, so fraction >= 2, not {fraction}")
+        if frames is not None and frames < 1:
+            raise ValueError(f"frames is the length of a clip, at least 1, not {frames}")
         self.fraction, self.frames = fraction, frames
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,6 +50,11 @@ class TemporalShift(nn.Module):
 
     def _shift(self, x: Tensor) -> Tensor:
         fold = x.shape[1] // self.fraction
+        if fold == 0:
+            raise ValueError(
+                f"1/{self.fraction} of {x.shape[1]} channels is none: shift where there are more,"
+                " or lower fraction"
+            )
         ahead, back = slice(0, fold), slice(fold, 2 * fold)
         out = x.clone()
         out[:, ahead, :-1] = x[:, ahead, 1:]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .block import BlockOptions, NonLocalBlock
-from .resnet import Conv3d, MaxPool3d
 from .shift import TemporalShift
+from .twins import is_flat, refuse_shared_weights, twin_of
 
 
 def insert(
@@ -44,20 +44,21 @@ def insert(
         ValueError: a name the network lacks (with the names it has), a module that has a block,
             a container that is never called, a width that cannot be told.
     """
-    names = _names(after)
-    modules = [(name, find(model, name)) for name in names]
+    modules = _places(model, after)
     for name, module in modules:
         _check_insertable(name, module)
     widths = _observe_channels(model, dict(modules), example) if example is not None else {}
+    made = []  # all of them before the first is put in: an error leaves the network as it was
     for name, module in modules:
         width = channels or widths.get(name) or _channels_of(name, module)
         block = NonLocalBlock(width, **options)
-        like = next(module.parameters(), None)
+        like = next(module.parameters(), next(model.parameters(), None))
         if like is not None and like.is_floating_point():
             block.to(like.device, like.dtype)
-        block.train(module.training)
+        made.append((module, block.train(module.training)))
+    for module, block in made:
         module.add_module("non_local", block)
-        if type(module) is not nn.Sequential:  # which runs its new last child by itself
+        if not _runs_its_children(module):
             module.register_forward_hook(_apply_non_local)
     return model
 
@@ -73,7 +74,7 @@ def shift(
     Raises:
         ValueError: a name the network lacks, a module that is shifted already.
     """
-    modules = [(name, find(model, name)) for name in _names(at)]
+    modules = _places(model, at)
     for name, module in modules:
         if hasattr(module, "temporal_shift"):
             raise ValueError(f"{name!r} is shifted already")
@@ -97,10 +98,11 @@ def inflate(model: nn.Module, at: Mapping[str, int] | None = None) -> nn.Module:
 
     Raises:
         ValueError: a name the network lacks or that is no convolution, an even t, a kernel that
-            has a time extent already, a 2-D layer without a 3-D twin here.
+            has a time extent already, a 2-D layer without a 3-D twin here, weights shared
+            between layers.
     """
-    at = dict(at or {})
-    for name, t in at.items():
+    times: dict[nn.Module, int] = {}
+    for name, t in (at or {}).items():
         layer = find(model, name)
         if not isinstance(layer, nn.Conv2d | nn.Conv3d):
             raise ValueError(f"{name!r} is a {type(layer).__name__}, and only convolutions inflate")
@@ -108,13 +110,22 @@ def inflate(model: nn.Module, at: Mapping[str, int] | None = None) -> nn.Module:
             raise ValueError(f"a time kernel is odd and at least 1; {name!r} was given {t}")
         if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] != 1:
             raise ValueError(f"{name!r} has a time kernel of {layer.kernel_size[0]} already")
-    twins = {
-        name: _twin(name, module, at.get(name, 1))
-        for name, module in model.named_modules()
-        if name and (name in at or type(module) in _TWINS or _is_flat(module))
-    }
-    for name, twin in twins.items():
-        _replace(model, name, twin)
+        times[layer] = t
+    if is_flat(model):
+        raise ValueError("inflate replaces layers inside a network: wrap this one in nn.Sequential")
+    # a module in several places has as many names, and gets one twin
+    places = [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if module in times or is_flat(module)
+    ]
+    refuse_shared_weights(dict(places))
+    twins: dict[nn.Module, nn.Module] = {}
+    for name, module in places:
+        if module not in twins:
+            twins[module] = twin_of(name, module, times.get(module, 1))
+    for name, module in places:
+        _replace(model, name, twins[module])
     return model
 
 
@@ -153,7 +164,8 @@ def find(model: nn.Module, name: str) -> nn.Module:
     """The submodule of that dotted name; a wrong one is told with the names that exist."""
     module, path = model, ""
     for part in name.split("."):
-        children = dict(module.named_children())
+        # not named_children(), which leaves out a second name of the same module
+        children = {k: child for k, child in module._modules.items() if child is not None}
         if part not in children:
             where = f"{type(model).__name__}{'.' + path if path else ''}"
             has = ", ".join(children) if children else "no submodules"
@@ -162,12 +174,15 @@ def find(model: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def _names(names: str | Iterable[str]) -> list[str]:
-    found = [names] if isinstance(names, str) else list(names)
-    twice = sorted({n for n in found if found.count(n) > 1})
-    if twice:
-        raise ValueError(f"named twice: {', '.join(twice)}")
-    return found
+def _places(model: nn.Module, names: str | Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """The named modules, each once."""
+    found: dict[nn.Module, str] = {}
+    for name in [names] if isinstance(names, str) else names:
+        module = find(model, name)
+        if module in found:
+            raise ValueError(f"{found[module]!r} and {name!r} are one module: name it once")
+        found[module] = name
+    return [(name, module) for module, name in found.items()]
 
 
 # Hooks are module-level functions, so that an edited network can be copied and pickled.
@@ -185,12 +200,17 @@ def _check_insertable(name: str, module: nn.Module) -> None:
     if hasattr(module, "non_local"):
         raise ValueError(f"{name!r} has a non-local block already")
     containers = (nn.Sequential, nn.ModuleDict, nn.ModuleList)
-    if isinstance(module, containers) and type(module) is not nn.Sequential:
+    if isinstance(module, containers) and not _runs_its_children(module):
         inside = [f"{name}.{child}" for child, _ in module.named_children()]
         last = f"; name a module inside it, such as {inside[-1]!r}" if inside else ""
         raise ValueError(
             f"{name!r} is a {type(module).__name__} that goes through its own children{last}"
         )
+
+
+def _runs_its_children(module: nn.Module) -> bool:
+    """Whether a new last child is run after the others without a hook."""
+    return type(module).forward is nn.Sequential.forward
 
 
 def _channels_of(name: str, module: nn.Module) -> int:
@@ -210,127 +230,30 @@ def _observe_channels(
     seen: dict[str, int] = {}
 
     def observer(name: str) -> Callable[..., None]:
-        def observe(module: nn.Module, args: Any, output: Tensor) -> None:
+        def observe(module: nn.Module, args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                kind = type(output).__name__
+                raise ValueError(f"{name!r} gives out a {kind}; a block follows a tensor")
             seen[name] = output.shape[1]
 
         return observe
 
     handles = [m.register_forward_hook(observer(name)) for name, m in modules.items()]
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
             model.eval()(example)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
         for handle in handles:
             handle.remove()
+    unseen = [name for name in modules if name not in seen]
+    if unseen:
+        raise ValueError(f"the example never came through {', '.join(map(repr, unseen))}")
     return seen
 
 
 def _replace(model: nn.Module, name: str, twin: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent) if parent else model, child, twin)
-
-
-def _is_flat(module: nn.Module) -> bool:
-    """A layer for (N, C, H, W) alone, which `inflate` has to replace or refuse."""
-    return type(module).__name__.endswith("2d") and not any(module.children())
-
-
-def _twin(name: str, module: nn.Module, t: int) -> nn.Module:
-    if isinstance(module, nn.Conv2d | nn.Conv3d):
-        twin: nn.Module = _inflate_conv(module, t)
-    elif type(module) in _TWINS:
-        twin = _TWINS[type(module)](module)
-    else:
-        raise ValueError(f"{name!r} is a {type(module).__name__}, which has no 3-D twin here")
-    # hooks (a shift) and children (a block) stay with the layer
-    twin._forward_hooks.update(module._forward_hooks)
-    twin._forward_pre_hooks.update(module._forward_pre_hooks)
-    for child, value in module.named_children():
-        twin.add_module(child, value)
-    return twin.train(module.training)
-
-
-def _inflate_conv(conv: nn.Conv2d | nn.Conv3d, t: int) -> Conv3d:
-    if isinstance(conv.padding, str):
-        raise ValueError(f"a convolution padded {conv.padding!r} has no time padding: use numbers")
-    st, (h, w), (sh, sw), (ph, pw), (dh, dw) = (
-        (conv.stride[0] if isinstance(conv, nn.Conv3d) else 1),
-        *((v[-2], v[-1]) for v in (conv.kernel_size, conv.stride, conv.padding, conv.dilation)),
-    )
-    weight = conv.weight if conv.weight.dim() == 5 else conv.weight.unsqueeze(2)
-    twin = Conv3d(
-        conv.in_channels,
-        conv.out_channels,
-        (t, h, w),
-        (st, sh, sw),
-        (t // 2, ph, pw),
-        (1, dh, dw),
-        conv.groups,
-        conv.bias is not None,
-        conv.padding_mode,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    twin.to(memory_format=torch.channels_last_3d)
-    with torch.no_grad():
-        twin.weight.copy_(weight.expand_as(twin.weight) / t)
-        if conv.bias is not None and twin.bias is not None:
-            twin.bias.copy_(conv.bias)
-    twin.weight.requires_grad_(conv.weight.requires_grad)
-    return twin
-
-
-def _norm(module: Any) -> nn.Module:
-    twin = nn.BatchNorm3d(
-        module.num_features,
-        module.eps,
-        module.momentum,
-        module.affine,
-        module.track_running_stats,
-        device=None if module.weight is None else module.weight.device,
-        dtype=None if module.weight is None else module.weight.dtype,
-    )
-    twin.load_state_dict(module.state_dict())
-    return twin
-
-
-def _space(value: int | tuple[int, int], time: int) -> tuple[int, int, int]:
-    h, w = (value, value) if isinstance(value, int) else value
-    return (time, h, w)
-
-
-def _max_pool(module: Any) -> nn.Module:
-    if module.dilation not in (1, (1, 1)) or module.return_indices or module.ceil_mode:
-        raise ValueError("only plain max pooling (no dilation, indices or ceil mode) inflates")
-    stride = _space(module.stride, 1)
-    return MaxPool3d(_space(module.kernel_size, 1), stride, _space(module.padding, 0))
-
-
-def _avg_pool(module: Any) -> nn.Module:
-    return nn.AvgPool3d(
-        _space(module.kernel_size, 1),
-        _space(module.stride, 1),
-        _space(module.padding, 0),
-        module.ceil_mode,
-        module.count_include_pad,
-        module.divisor_override,
-    )
-
-
-def _adaptive_pool(module: Any) -> nn.Module:
-    # a global pooling is one over time too: the mean over frames that ends every network here
-    size = module.output_size
-    h, w = (size, size) if isinstance(size, int) or size is None else size
-    return nn.AdaptiveAvgPool3d((1 if (h, w) == (1, 1) else None, h, w))
-
-
-_TWINS: dict[type, Callable[[Any], nn.Module]] = {
-    nn.Conv2d: lambda conv: _inflate_conv(conv, 1),
-    nn.BatchNorm2d: _norm,
-    nn.MaxPool2d: _max_pool,
-    nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_pool,
-    nn.Dropout2d: lambda layer: nn.Dropout3d(layer.p, layer.inplace),
-}

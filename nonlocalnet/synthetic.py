@@ -4,7 +4,8 @@ Two coloured discs cross a clip one after the other, in far-apart places and nev
 The label is (do their colours agree?) x (do they move left or right?). Direction shows between
 neighbouring frames; agreement only in relating two far positions of space-time.
 
-Why a network whose logits are a sum over frames, z(x) = sum_t f(x_t), cannot beat chance. A clip
+Why the loss of a network whose logits are a sum over frames, z(x) = sum_t f(x_t), is no lower than
+chance, so that training leaves it there (a hand-made one may still answer some clips right). A clip
 moving left is a clip moving right with its frames in reverse order, the two discs are drawn from
 one law, and the colour of each is uniform whether they agree or not. So the law of a frame picked
 at random is the same in all four classes, and with it the mean of z: E[z | y] = m for every y.

@@ -115,6 +115,8 @@ def test_learns_from_the_identity() -> None:
         ({"temporal_group": 4, "mode": "time"}, "temporal_group"),
         ({"temporal_group": 0}, "temporal_group"),
         ({"inner": 0}, "at least 1"),
+        ({"scale": "1/sqrt(D)"}, "None, a number or"),
+        ({"pairwise": lambda theta, phi: phi @ theta.mT}, r"gave \(2, 4, 3\), not \(2, 3, 4\)"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], says: str) -> None:
@@ -213,9 +215,20 @@ def test_frozen_norm_is_batch_norm_in_eval() -> None:
         if tensor.is_floating_point():
             tensor.copy_(draw((6,), seed=len(name)).abs() + 0.1)
     assert block.norm is not None
-    block.norm.load_state_dict(
-        {k: v for k, v in twin.state_dict().items() if k != "num_batches_tracked"}
-    )
+    block.norm.load_state_dict(twin.state_dict())
     z = draw((7, 6))
     torch.testing.assert_close(block.norm(z), twin(z), **EXACT)
     assert not list(block.norm.parameters())
+    assert block.norm(z.bfloat16()).dtype == torch.bfloat16
+
+
+def test_sync_batch_norm_is_asleep_too() -> None:
+    block = nn.SyncBatchNorm.convert_sync_batchnorm(NonLocalBlock(6))
+    assert isinstance(block.norm, nn.SyncBatchNorm)
+    assert not block.is_awake()
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "space"}, {"mode": "time"}])
+def test_an_empty_batch_comes_out_empty(options: dict[str, Any]) -> None:
+    block = make(**options).eval()
+    assert block(torch.zeros(0, 6, 4, 5, 6, dtype=torch.float64)).shape == (0, 6, 4, 5, 6)

@@ -394,20 +394,25 @@ def test_second_ctrl_c_in_training_tells_how_to_go_on(
     assert capsys.readouterr().err == f"nonlocalnet: stopped{told}\n"
 
 
-def start(*words: str, **options: Any) -> subprocess.Popen[str]:
-    """The program as users start it, without a terminal."""
+def environment() -> dict[str, str]:
+    """Of a user without wishes about colours; this very package is the one imported."""
     hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLUMNS")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    kept = {k: v for k, v in os.environ.items() if k not in hidden}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    """The program as users start it, without a terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", "nonlocalnet", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        **options,
+        env=environment(),
     )
 
 
+@pytest.mark.slow
 def test_pipes_get_plain_whole_lines() -> None:
     out, err = start("show", "i3d_tiny", "--non-local", "1").communicate(timeout=120)
     assert not err
@@ -416,6 +421,7 @@ def test_pipes_get_plain_whole_lines() -> None:
     assert block.endswith("(still the identity)")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(data: Path) -> None:
     process = start("check-data", str(data), "--workers", "1", "--json")
     assert process.stdout
@@ -424,6 +430,28 @@ def test_a_reader_that_leaves_is_no_error(data: Path) -> None:
     assert process.wait(120) == 1
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.slow
+def test_without_extras_the_rest_works_and_the_extra_is_named(tmp_path: Path) -> None:
+    code = """
+import sys
+for name in ("lightning", "tensorboard", "matplotlib", "torchvision"):
+    sys.modules[name] = None  # as if it were not installed
+from nonlocalnet.cli import main
+print([main(["train", "x", "-o", "y"]), main(["attend", "x", "y"]), main(["show", "c2d_tiny"])])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.stdout.splitlines()[-1] == "[1, 1, 0]"
+    assert len(done.stderr.splitlines()) == 2
+    assert all('pip install "nonlocalnet[train]"' in line for line in done.stderr.splitlines())
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
     0: "errors card ops kernels clips transforms machine metrics sources packets",
-    1: "block shift resnet video folders look synthetic",
+    1: "block shift resnet twins video folders look synthetic",
     2: "surgery datasets check cost",
     3: "models recipes weights scoring",
     4: "evaluate report prediction attention sight picture training",

@@ -185,6 +185,10 @@ def test_a_network_carries_its_card() -> None:
         (("i3d_tiny", 4, ("layer2.7",)), "ResNet3d.layer2 has 0"),
     ],
 )
-def test_wrong_names_are_told(args: tuple[object, ...], says: str) -> None:
+def test_wrong_names_and_numbers_are_told(args: tuple[object, ...], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         create_model(*args)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no option pairwize"):  # also without a block to take it
+        create_model("c2d_tiny", 2, pairwize="gaussian")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="'3x1x1' or '3x3x3'"):
+        create_model("i3d_resnet18", inflate_style="3x3")  # type: ignore[arg-type]

@@ -115,8 +115,7 @@ def test_grid_is_where_the_gradient_lies(stem: str) -> None:
         if isinstance(pool, MaxPool3d):
             setattr(model, name, _Mean(pool))
     x = torch.ones(1, 3, 16, 96, 96, dtype=torch.float64, requires_grad=True)
-    y = x
-    y = model.maxpool(model.relu(model.bn1(model.conv1(y))))
+    y = model.maxpool(model.relu(model.bn1(model.conv1(x))))
     y = model.layer2(model.pool2(model.layer1(y)))
     cell = [s // 2 for s in y.shape[2:]]
     (gradient,) = torch.autograd.grad(y[(0, slice(None), *cell)].sum(), x)
@@ -137,7 +136,20 @@ class _Mean(nn.Module):
         return self.pool(x)
 
 
+def test_unusual_pools_are_left_to_torch() -> None:
+    x = torch.randn(1, 2, 5, 5, 5)
+    for options in ({"ceil_mode": True}, {"dilation": 2}):
+        plain = nn.MaxPool3d(2, 2, **options)  # type: ignore[arg-type]
+        assert torch.equal(MaxPool3d(2, 2, **options)(x), plain(x))  # type: ignore[arg-type]
+
+
 def test_wrong_input_is_told() -> None:
+    model = ResNet3d(Bottleneck, (1, 2), width=2)
+    for name in ("layer9.0", "layer2.2", "layer2", "bn1"):
+        with pytest.raises(
+            ValueError, match="there are layer1.0 to layer1.0, layer2.0 to layer2.1"
+        ):
+            model.grid(name)
     with pytest.raises(ValueError, match="there are paper, caffe2-32"):
         ResNet3d(Bottleneck, (1,), "vgg")
     with pytest.raises(ValueError, match=r"\(N, 3, T, H, W\)"):

@@ -41,3 +41,7 @@ def test_wrong_features_are_told() -> None:
         TemporalShift(frames=3)(torch.zeros(8, 8, 2, 2))
     with pytest.raises(ValueError, match="fraction"):
         TemporalShift(1)
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        TemporalShift(frames=0)
+    with pytest.raises(ValueError, match="1/8 of 4 channels is none"):
+        TemporalShift(8)(torch.zeros(1, 4, 2, 2, 2))

@@ -165,7 +165,8 @@ def test_width_comes_from_the_module_the_example_or_the_caller() -> None:
     [
         (("layer5.0",), "no module 'layer5.0' in ResNet; ResNet has conv1, .*layer4"),
         (("layer3.9",), "ResNet.layer3 has 0, 1"),
-        (("layer3.0", "layer3.0"), "named twice"),
+        (("layer3.0", "layer3.0"), "are one module"),
+        (("layer3.0", "maxpool"), "pass channels or example"),
     ],
 )
 def test_wrong_names_are_told_with_the_right_ones(names: tuple[str, ...], says: str) -> None:
@@ -225,6 +226,60 @@ def test_inflate_copies_norms_and_keeps_edits() -> None:
     assert list(blocks(model)) == ["0"]
 
 
+def test_inflate_keeps_what_is_frozen_and_what_is_shared() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
+    model.double().requires_grad_(False)
+    inflate(model)
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float64, torch.int64}
+    conv = nn.Conv2d(3, 3, 1)
+    twice = nn.ModuleDict({"a": conv, "b": conv})
+    inflate(twice, {"b": 3})
+    assert twice["a"] is twice["b"]
+    assert twice["a"].weight.shape == (3, 3, 3, 1, 1)
+    tied = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(ValueError, match="'0' and '1' share a weight"):
+        inflate(tied)
+
+
+def test_a_module_with_two_names_is_edited_once_or_refused() -> None:
+    conv = nn.Conv2d(8, 8, 1)
+    model = nn.ModuleDict({"a": conv, "b": conv})
+    for edit in (insert, shift):
+        with pytest.raises(ValueError, match="'a' and 'b' are one module"):
+            edit(model, ("a", "b"))
+
+
+def test_an_example_leaves_the_network_as_it_was() -> None:
+    model = torchvision.models.resnet18().train()
+    model.bn1.eval()  # a frozen norm
+    insert(model, "layer1.0", example=torch.zeros(1, 3, 32, 32))
+    assert model.training
+    assert not model.bn1.training
+    side = nn.ModuleDict({"used": nn.Conv2d(3, 3, 1), "unused": nn.Conv2d(3, 3, 1)})
+    side.forward = lambda x: side["used"](x)
+    with pytest.raises(ValueError, match="never came through 'unused'"):
+        insert(side, "unused", example=torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="gives out a tuple"):
+        insert(nn.Sequential(nn.LSTM(3, 3)), "0", example=torch.zeros(2, 4, 3))
+
+
+def test_a_module_without_parameters_takes_the_networks_type() -> None:
+    model = insert(torchvision.models.resnet18().double(), "maxpool", channels=64)
+    assert model(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_subclass_of_sequential_runs_its_block_once() -> None:
+    model = torchvision.models.mobilenet_v2().eval()
+    x = torch.randn(1, 3, 32, 32)
+    wake(insert(model, "features.18", channels=1280))
+    calls = []
+    blocks(model)["features.18"].register_forward_hook(lambda *_: calls.append(1))
+    model(x)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(
     ("at", "says"),
     [
@@ -239,8 +294,14 @@ def test_inflate_refuses_what_cannot_work(at: dict[str, int], says: str) -> None
 
 
 def test_inflate_refuses_layers_it_has_no_twin_for() -> None:
-    with pytest.raises(ValueError, match="'0' is a InstanceNorm2d, which has no 3-D twin"):
+    with pytest.raises(ValueError, match="'0' cannot be inflated: a InstanceNorm2d has no"):
         inflate(nn.Sequential(nn.InstanceNorm2d(3)))
+    with pytest.raises(ValueError, match="a StdConv2d has no 3-D twin"):  # not a plain convolution
+        inflate(nn.Sequential(timm.layers.StdConv2d(3, 4, 3)))
+    with pytest.raises(ValueError, match="'0' cannot be inflated: a max pooling with"):
+        inflate(nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)))
+    with pytest.raises(ValueError, match=r"wrap this one in nn\.Sequential"):
+        inflate(nn.Conv2d(3, 4, 1))
     with pytest.raises(ValueError, match="time kernel of 5 already"):
         inflate(create_model("i3d_resnet18"), {"conv1": 3})
 

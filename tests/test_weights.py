@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from nonlocalnet import create_model, load
+from nonlocalnet import create_model, insert, load
 from nonlocalnet.card import Card, card_of, set_card
 from nonlocalnet.errors import UserError
 from nonlocalnet.weights import load_imagenet, save
@@ -71,6 +71,9 @@ def test_saving_never_harms_what_is_there(tmp_path: Path) -> None:
     own = create_model("c2d_tiny", 2, 1, pairwise=lambda theta, phi: theta @ phi.mT)
     with pytest.raises(UserError, match="has no name here"):
         save(own, tmp_path / "m.safetensors")
+    edited = insert(create_model("c2d_tiny", 2), "layer1.0")
+    with pytest.raises(UserError, match=r"unexpected: layer1\.0\.non_local"):
+        save(edited, tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="carries no card"):
         save(nn.Linear(1, 1), tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="cannot write"):
@@ -104,13 +107,16 @@ def test_imagenet_weights_by_the_inflation_rule(tmp_path: Path) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
-    torch.save(image.state_dict(), tmp_path / "r18.pth")
+    # torchvision's own files are older than num_batches_tracked
+    published = {k: v for k, v in image.state_dict().items() if not k.endswith("batches_tracked")}
+    torch.save(published, tmp_path / "r18.pth")
     save_file(image.state_dict(), tmp_path / "r18.safetensors")
     for file in ("r18.pth", "r18.safetensors"):
         model = create_model("tsm_resnet18", 5, non_local=1).eval()
         left = load_imagenet(model, tmp_path / file)
         assert {n.split(".")[0] for n in left} == {"fc", "layer3"}
         assert all("fc." in n or ".non_local." in n for n in left)
+        torch.testing.assert_close(model.bn1.running_var, image.bn1.running_var)
     # every frame through the image network: on a still clip, one frame is the image
     plain = create_model("c2d_resnet18", 1000, stem="image", non_local=1).eval()
     load_imagenet(plain, tmp_path / "r18.pth")
@@ -129,11 +135,13 @@ def test_imagenet_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
     torch.save({"epoch": 3}, tmp_path / "odd.pth")
     (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
     for name, file, says in (
         ("i3d_resnet50", "r18.pth", "no weights of an image resnet50"),
         ("i3d_resnet18", "absent.pth", "no such file"),
         ("i3d_resnet18", "odd.pth", "no state dict"),
         ("i3d_resnet18", "text.pth", "no file of plain tensors"),
+        ("i3d_resnet18", "text.safetensors", "no file of plain tensors"),
         ("i3d_tiny", "r18.pth", "no ImageNet weights for i3d_tiny"),
     ):
         with pytest.raises(UserError, match=says):

@@ -2,6 +2,7 @@
 
 The plain torch form, for every device. Its long-lived tensors are allocated before the first
 rows are formed: between them, a score chunk is freed and reused instead of spreading the heap.
+Scores, their sums and the gradients' sums are float32 whatever the inputs are (float64 stays).
 """
 
 from __future__ import annotations
@@ -17,14 +18,23 @@ def softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     """softmax(theta phi^T) g for theta (N, P, C), phi (N, Q, C), g (N, Q, D): (N, P, D).
 
     `at_once` rows are formed at a time; the backward pass forms them again, as in
-    FlashAttention (Dao et al. 2022), from the logarithm of each row's sum.
+    FlashAttention (Dao et al. 2022), from the logarithm of each row's sum. Under autocast the
+    products are of its type, in both passes.
     """
-    y: Tensor = _SoftmaxRows.apply(theta, phi, g, at_once)
-    return y
+    kind = theta.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return _SoftmaxRows.apply(theta, phi, g, at_once)
+    dtype = torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, enabled=False):
+        return _SoftmaxRows.apply(theta.to(dtype), phi.to(dtype), g.to(dtype), at_once)
 
 
 def _chunks(rows: int, at_once: int) -> Iterator[slice]:
     return (slice(i, min(i + at_once, rows)) for i in range(0, rows, at_once))
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class _SoftmaxRows(torch.autograd.Function):
@@ -32,9 +42,9 @@ class _SoftmaxRows(torch.autograd.Function):
     def forward(ctx: Any, theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
         n, p, _ = theta.shape
         y = g.new_empty(n, p, g.shape[-1])
-        log_sum = theta.new_empty(n, p, 1)
+        log_sum = _precise(theta.new_empty(n, p, 1))
         for rows in _chunks(p, at_once):
-            s = theta[:, rows] @ phi.mT  # (N, rows, Q)
+            s = _precise(theta[:, rows] @ phi.mT)  # (N, rows, Q)
             log_sum[:, rows] = s.logsumexp(-1, keepdim=True)
             y[:, rows] = s.sub_(log_sum[:, rows]).exp_().to(g.dtype) @ g
         ctx.save_for_backward(theta, phi, g, y, log_sum)
@@ -43,24 +53,33 @@ class _SoftmaxRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        theta, phi, g, y, log_sum = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: the same by autograd
-            with torch.enable_grad():
-                again = torch.cat(
-                    [
-                        (theta[:, rows] @ phi.mT).softmax(-1).to(g.dtype) @ g
-                        for rows in _chunks(theta.shape[1], ctx.at_once)
-                    ],
-                    dim=1,
-                )
-                found = torch.autograd.grad(again, (theta, phi, g), dy, create_graph=True)
-            return (*found, None)
-        dtheta, dphi, dg = (torch.zeros_like(t) for t in (theta, phi, g))
-        mean = (dy * y).sum(-1, keepdim=True)  # sum_j p_ij dp_ij
+            return (*_differentiable_backward(ctx, dy), None)
+        theta, phi, g, y, log_sum = ctx.saved_tensors
+        dtheta = torch.zeros_like(theta)
+        dphi, dg = (torch.zeros_like(_precise(t)) for t in (phi, g))
+        mean = _precise(dy * y).sum(-1, keepdim=True)  # sum_j p_ij dp_ij
         for rows in _chunks(theta.shape[1], ctx.at_once):
-            p = (theta[:, rows] @ phi.mT).sub_(log_sum[:, rows]).exp_()
+            p = _precise(theta[:, rows] @ phi.mT).sub_(log_sum[:, rows]).exp_()
             dg += p.mT.to(g.dtype) @ dy[:, rows]
-            ds = (dy[:, rows] @ g.mT).sub_(mean[:, rows]).to(p.dtype).mul_(p)
+            ds = _precise(dy[:, rows] @ g.mT).sub_(mean[:, rows]).mul_(p).to(theta.dtype)
             dtheta[:, rows] = ds @ phi
             dphi += ds.mT @ theta[:, rows]
-        return dtheta, dphi, dg, None
+        return dtheta, dphi.to(phi.dtype), dg.to(g.dtype), None
+
+
+def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.enable_grad():
+        # views, so that a gradient stops here and does not go on to what they were made from
+        theta, phi, g = inputs = [t.view_as(t) for t in ctx.saved_tensors[:3]]
+        y = torch.cat(
+            [
+                _precise(theta[:, rows] @ phi.mT).softmax(-1).to(g.dtype) @ g
+                for rows in _chunks(theta.shape[1], ctx.at_once)
+            ],
+            dim=1,
+        )
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[:3]) if needed]
+        found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
+    by_place = dict(zip(wanted, found, strict=True))
+    return tuple(by_place.get(i) for i in range(3))

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..card import card_of, set_card
@@ -52,7 +53,9 @@ def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]
 
 
 def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
-    target = model.state_dict()
+    # a count that torchvision's files lack and that nothing here uses
+    target = {n: t for n, t in model.state_dict().items() if not n.endswith("batches_tracked")}
+    source = {n: t for n, t in source.items() if not n.endswith("batches_tracked")}
     unknown = sorted(n for n in source if n not in target)
     absent = [n for n in target if n not in source and ".non_local." not in n]
     left = [n for n in target if n not in source]
@@ -79,11 +82,9 @@ def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a torchvision or timm ResNet's state dict")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise UserError(f"{path} is no file of plain tensors: {error}") from None

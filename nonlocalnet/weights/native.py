@@ -20,7 +20,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write a network made by `create_model` with its card, atomically.
 
     Raises:
-        UserError: no card, or a pairwise function of the user's own, which a file cannot hold.
+        UserError: no card, a network edited beyond what its card says, or a pairwise function of
+            the user's own, which a file cannot hold.
     """
     card = card_of(model)
     pairwise = card.architecture.get("pairwise", "")
@@ -31,6 +32,15 @@ def save(model: nn.Module, path: str | Path) -> None:
         )
     path = Path(path)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with torch.device("meta"):
+        wanted = _build(card, path).state_dict()
+    misfit = _compare(wanted, tensors)
+    if misfit:
+        raise UserError(
+            f"{path} is not written, since load() could not read it: the network is not what its"
+            f" card's architecture says ({misfit}); make it with create_model's own arguments, or"
+            " save model.state_dict() yourself"
+        )
     partial = path.with_name(path.name + ".partial")
     try:
         # not save_file, which lets only the owner read what it writes
@@ -56,13 +66,20 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         kind = "a run folder without model.safetensors" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {kind}; give a run made by `nonlocalnet train` or a checkpoint")
     card, tensors = _read(file)
+    model = _build(card, file)
+    misfit = _compare(model.state_dict(), tensors)
+    if misfit:
+        raise UserError(f"{file} does not fit the network its card names: {misfit}")
+    model.load_state_dict(tensors)
+    set_card(model, card)
+    return model.eval().to(device)
+
+
+def _build(card: Card, file: Path) -> nn.Module:
     try:
-        model = create_model(**card.architecture)
+        return create_model(**card.architecture)
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: its card names a network that cannot be built: {error}") from None
-    set_card(model, card)
-    _fill(model, tensors, file)
-    return model.eval().to(device)
 
 
 def _read(file: Path) -> tuple[Card, dict[str, Tensor]]:
@@ -80,8 +97,8 @@ def _read(file: Path) -> tuple[Card, dict[str, Tensor]]:
     return Card.from_json(metadata["card"]), tensors
 
 
-def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    wanted = model.state_dict()
+def _compare(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
+    """How the names and shapes of two state dicts differ, in words; empty if they do not."""
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))
     unfit = sorted(
@@ -90,11 +107,8 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
         if wanted[n].shape != tensors[n].shape
     )
     rows = [("missing", missing), ("unexpected", unexpected), ("other shape", unfit)]
-    if any(names for _, names in rows):
-        told = "; ".join(
-            f"{what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({len(names)})"
-            for what, names in rows
-            if names
-        )
-        raise UserError(f"{file} does not fit the network its card names: {told}")
-    model.load_state_dict(tensors)
+    return "; ".join(
+        f"{what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({len(names)})"
+        for what, names in rows
+        if names
+    )
