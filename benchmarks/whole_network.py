@@ -17,7 +17,7 @@ from measure import keep, paired
 from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock, create_model
-from nonlocalnet.resnet import Conv3d, MaxPool3d, ResNet3d
+from nonlocalnet.resnet import BatchNorm3d, Conv3d, MaxPool3d, ResNet3d
 from nonlocalnet.surgery import blocks
 
 
@@ -48,7 +48,9 @@ class PlainBlock(nn.Module):
 class PlainNetwork(nn.Module):
     def __init__(self, model: ResNet3d) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_plain(model.conv1), model.bn1, nn.ReLU(), _plain(model.maxpool))
+        self.stem = nn.Sequential(
+            _plain(model.conv1), _plain(model.bn1), nn.ReLU(), _plain(model.maxpool)
+        )
         stages = []
         for name in model.stages:
             stages += [_plain(block) for block in model.get_submodule(name)]  # type: ignore[union-attr]
@@ -79,6 +81,10 @@ def _plain(module: nn.Module) -> nn.Module:
         return conv
     if isinstance(module, MaxPool3d):
         return nn.MaxPool3d(module.kernel_size, module.stride, module.padding)
+    if isinstance(module, BatchNorm3d):
+        norm = nn.BatchNorm3d(module.num_features, module.eps)
+        norm.load_state_dict(module.state_dict())
+        return norm
     block = module._modules.pop("non_local", None)
     module._forward_hooks.clear()
     for name, child in list(module.named_children()):

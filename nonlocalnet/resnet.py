@@ -82,6 +82,25 @@ class MaxPool3d(nn.MaxPool3d):
         return F.max_pool2d(to_columns(x), (t, 1), (st, 1), (pt, 0)).unflatten(3, grid)
 
 
+class BatchNorm3d(nn.BatchNorm3d):
+    """nn.BatchNorm3d that writes over its input where that has no gradient to wait for.
+
+    In eval mode without gradients y = x gain + shift needs no memory of its own; what comes in
+    here is a convolution's output, which nobody else holds (as with nn.ReLU(inplace=True)).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> the same shape."""
+        if self.training or torch.is_grad_enabled() or self.running_var is None:
+            return super().forward(x)
+        assert self.running_mean is not None
+        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * gain
+        last = x.permute(0, 2, 3, 4, 1)  # (N, T, H, W, C), contiguous where x is channels-last
+        torch.addcmul(shift.to(x.dtype), last, gain.to(x.dtype), out=last)
+        return x
+
+
 def _triple(value: int | str | tuple[int, ...]) -> Triple:
     if isinstance(value, str):
         raise TypeError(f"a padding given in words ({value!r}) has no fixed grid")
@@ -149,9 +168,9 @@ class BasicBlock(nn.Module):
     def __init__(self, channels: int, width: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = _conv(channels, width, (1, 3, 3), stride)
-        self.bn1 = nn.BatchNorm3d(width)
+        self.bn1 = BatchNorm3d(width)
         self.conv2 = _conv(width, width, (1, 3, 3))
-        self.bn2 = nn.BatchNorm3d(width)
+        self.bn2 = BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels, width, stride)
 
@@ -159,7 +178,9 @@ class BasicBlock(nn.Module):
         """(N, C, T, H, W) -> (N, width, T, H', W')."""
         identity = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + identity)
+        x = self.bn2(self.conv2(x))
+        x += identity
+        return self.relu(x)
 
 
 class Bottleneck(nn.Module):
@@ -173,11 +194,11 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, width: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = _conv(channels, width, (1, 1, 1))
-        self.bn1 = nn.BatchNorm3d(width)
+        self.bn1 = BatchNorm3d(width)
         self.conv2 = _conv(width, width, (1, 3, 3), stride)
-        self.bn2 = nn.BatchNorm3d(width)
+        self.bn2 = BatchNorm3d(width)
         self.conv3 = _conv(width, width * self.expansion, (1, 1, 1))
-        self.bn3 = nn.BatchNorm3d(width * self.expansion)
+        self.bn3 = BatchNorm3d(width * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels, width * self.expansion, stride)
 
@@ -186,7 +207,9 @@ class Bottleneck(nn.Module):
         identity = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + identity)
+        x = self.bn3(self.conv3(x))
+        x += identity
+        return self.relu(x)
 
 
 def _conv(channels: int, width: int, kernel: Triple, stride: int = 1) -> Conv3d:
@@ -197,7 +220,7 @@ def _conv(channels: int, width: int, kernel: Triple, stride: int = 1) -> Conv3d:
 def _shortcut(channels: int, width: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and channels == width:
         return None
-    return nn.Sequential(_conv(channels, width, (1, 1, 1), stride), nn.BatchNorm3d(width))
+    return nn.Sequential(_conv(channels, width, (1, 1, 1), stride), BatchNorm3d(width))
 
 
 class ResNet3d(nn.Module):
@@ -232,7 +255,7 @@ class ResNet3d(nn.Module):
             stem = STEMS[stem]
         t, h, w = stem.kernel
         self.conv1 = Conv3d(3, width, (t, h, w), stem.stride, (t // 2, h // 2, w // 2), bias=False)
-        self.bn1 = nn.BatchNorm3d(width)
+        self.bn1 = BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = stem.pool1.layer() if stem.pool1 else nn.Identity()
         channels = width

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nonlocalnet.resnet import STEMS, Bottleneck, Conv3d, MaxPool3d, ResNet3d
+from nonlocalnet.resnet import (
+    STEMS,
+    BasicBlock,
+    BatchNorm3d,
+    Bottleneck,
+    Conv3d,
+    MaxPool3d,
+    ResNet3d,
+)
 
 KERNELS = [  # kernel, stride, padding: those of the networks, and some that fall through
     ((1, 7, 7), (2, 2, 2), (0, 3, 3)),
@@ -64,6 +72,45 @@ def test_features_are_channels_last_all_the_way() -> None:
     wrong = [n for n, y in seen.items() if not y.is_contiguous(memory_format=last)]
     assert len(seen) > 15
     assert not wrong
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3, 5, 4), (1, 6, 2, 3, 3)])
+@pytest.mark.parametrize("last", [True, False])
+def test_norm_equals_torch_in_every_mode(shape: tuple[int, ...], last: bool) -> None:
+    torch.manual_seed(0)
+    norm, plain = BatchNorm3d(6), nn.BatchNorm3d(6)
+    for name, tensor in norm.state_dict().items():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+            plain.state_dict()[name].copy_(tensor)
+    x = torch.randn(shape)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    for training in (True, False):
+        for grad in (True, False):
+            norm.train(training), plain.train(training)
+            with torch.set_grad_enabled(grad):
+                want, got = plain(x.clone()), norm(x.clone())
+            torch.testing.assert_close(got, want)
+            assert got.stride() == want.stride()
+            for name, tensor in plain.state_dict().items():
+                assert torch.equal(tensor, norm.state_dict()[name])
+
+
+def test_inference_equals_the_pass_with_gradients() -> None:
+    torch.manual_seed(0)
+    for block in (Bottleneck, BasicBlock):
+        model = ResNet3d(block, (2, 2), "paper", width=4, num_classes=3).eval()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.running_mean, -0.5, 0.5)
+        x = torch.randn(2, 3, 8, 32, 32)
+        before = x.clone()
+        with torch.no_grad():
+            got = model(x)
+        torch.testing.assert_close(got, model(x))
+        assert torch.equal(x, before)
 
 
 def test_table_1_of_the_paper() -> None:

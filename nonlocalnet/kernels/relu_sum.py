@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # Channels of g per prefix sum: keeps the float64 accumulators small and in cache.
-CHANNELS_AT_ONCE = 64
+CHANNELS_AT_ONCE = 16
 
 
 def relu_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
@@ -78,21 +77,27 @@ def _sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
     R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its increments never cancel, as a_i G - sum t g does.
     """
     exact = torch.float32 if a.device.type == "mps" else torch.float64
+    n, p = a.shape
+    q, channels = g.shape[1:]
+    # allocated before what is dropped again, which would otherwise spread the heap
+    out = g.new_empty(n, p, channels)
     # Sort in the given dtype, where a_i + b_j > 0 and -b_j < a_i are the same comparison.
     t, order = (-b).sort(dim=1)
-    k = torch.searchsorted(t.contiguous(), a.contiguous())  # (N, P): keys strictly below a_i
-    last = (k - 1).clamp(min=0)
+    k = torch.searchsorted(t.contiguous(), a.contiguous()).unsqueeze(-1)  # keys strictly below a_i
     t = t.to(exact)
-    rise = (a.to(exact) - t.gather(1, last)).unsqueeze(-1)  # a_i - t_(k_i)
+    last = (k - 1).clamp_(min=0)
+    rise = a.to(exact).unsqueeze(-1) - t.gather(1, last.squeeze(-1)).unsqueeze(-1)  # a_i - t_(k_i)
     steps = t.diff(dim=1).unsqueeze(-1)
-    parts = []
-    for some in g.split(CHANNELS_AT_ONCE, dim=-1):
-        index = order.unsqueeze(-1).expand_as(some)
-        G = some.gather(1, index).to(exact).cumsum(1)  # G[k-1] holds the sum of the first k
-        at = last.unsqueeze(-1).expand(-1, -1, some.shape[-1])
-        y = G.gather(1, at)
+    for start in range(0, channels, CHANNELS_AT_ONCE):
+        some = g[..., start : start + CHANNELS_AT_ONCE]
+        width = some.shape[-1]
+        # G[k - 1] holds G_k, the sum of the first k values
+        G = some.gather(1, order.unsqueeze(-1).expand(n, q, width)).to(exact).cumsum_(1)
+        y = G.gather(1, last.expand(n, p, width))
         if relu:
-            S = F.pad((steps * G[:, :-1]).cumsum(1), (0, 0, 1, 0))
-            y = S.gather(1, at) + rise * y
-        parts.append(torch.where((k > 0).unsqueeze(-1), y, 0.0).to(g.dtype))
-    return torch.cat(parts, dim=-1) if parts else g.new_zeros(*a.shape, 0)
+            y *= rise
+            if q > 1:  # S[k - 2] holds S_k, and S_1 = 0
+                S = G[:, :-1].mul_(steps).cumsum_(1)
+                y += S.gather(1, (k - 2).clamp_(min=0).expand(n, p, width)).mul_(k > 1)
+        out[..., start : start + width] = y.mul_(k > 0)
+    return out
