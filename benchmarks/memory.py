@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [N]
 
-Growth of the resident memory of a fresh process around one step, after a small one; embeddings
-of 32 channels, g of 64 (wider than theta, so "gaussian" takes the rows a few at a time).
+Growth of the resident memory of a fresh process around one step, after a small one (Linux);
+embeddings of 32 channels, g of 64 (wider than theta, so "gaussian" takes a few rows at a time).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from measure import keep
 from nonlocalnet.ops import PAIRWISE
 
 STEP = """
-import resource, sys, torch
+import ctypes, sys, torch
 torch.set_num_threads(1)
 from nonlocalnet import non_local
 pairwise, n = sys.argv[1], int(sys.argv[2])
@@ -25,10 +25,14 @@ def step(n):
     t = [torch.randn(1, n, width, requires_grad=True) for width in (32, 32, 64)]
     weight = torch.randn(64, requires_grad=True) if pairwise == "concatenation" else None
     non_local(*t, pairwise, weight=weight).square().mean().backward()
-step(64)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def status(key):
+    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
+step(64)  # what the first call loads is no part of the growth
+ctypes.CDLL(None).malloc_trim(0)  # nor is what imports have left free
+open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+before = status("VmRSS")
 step(n)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(status("VmHWM") - before)
 """
 
 

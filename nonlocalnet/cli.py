@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from . import __version__, commands
 from .errors import UserError
 from .flags import NonLocal
 from .recipes import RECIPES, Recipe
+from .terminal import OutputError, unwritable
 
 Command = Callable[..., int]
 
@@ -92,14 +94,37 @@ def _later(command: Command) -> Callable[..., Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The `nonlocalnet` command. Returns its exit code: 0, 1 failed, 2 usage, 130 Ctrl-C."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name the locale cannot write is no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            _flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except OutputError as error:
+        _drop_output()
+        return _fail(str(error), 1)
+    except OSError as error:
+        try:
+            _flush()
+        except OSError:  # it was standard output, which keeps what it could not write
+            _drop_output()
+            return _fail(unwritable(error), 1)
+        raise
+
+
+def _run(args: Sequence[str]) -> int:
     if args == ["--version"]:
         print(f"nonlocalnet {__version__}")
         return 0
     try:
-        code = parse(args or ["--help"])()
-        sys.stdout.flush()
-        return code
+        return parse(args or ["--help"])()
+    except OutputError:
+        raise
     except UserError as error:
         return _fail(str(error), getattr(error, "exit_code", 1))
     except ImportError as error:
@@ -108,10 +133,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
-    except BrokenPipeError:
-        # the reader has gone; python would complain again when it closes standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _flush() -> None:
+    print(end="", flush=True)  # unlike sys.stdout.flush(), also where there is no standard output
+
+
+def _drop_output() -> None:
+    """Python would complain again when it closes standard output with something left to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(sentence: str, code: int) -> int:

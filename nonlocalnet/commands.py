@@ -18,16 +18,20 @@ from .flags import (
     RecipeName,
     UsageError,
     best_device,
+    check_model,
+    check_non_local,
+    check_output,
     parse_views,
     reading_processes,
     watched,
 )
 from .machine import Device, this_machine
 from .models import MODELS, create_model
-from .recipes import Recipe
+from .recipes import Recipe, check
 from .terminal import (
     progress_bar,
     say,
+    say_json,
     show_cost,
     show_facts,
     show_files,
@@ -67,7 +71,7 @@ def check_data(
         from json import dumps
 
         for report in reports:
-            say(dumps(dataclasses.asdict(report), ensure_ascii=False))
+            say_json(dumps(dataclasses.asdict(report), ensure_ascii=False))
     else:
         for note in split.notes:
             say(note)
@@ -97,6 +101,17 @@ def train(
         views: Views per video of the closing test, such as 10x3; None is the network's own rule.
     """
     clips, crops = parse_views(views)
+    check_model(recipe.model)
+    if not resume:  # a run that goes on has its own blocks
+        check_non_local(recipe.model, recipe.non_local)
+    try:
+        check(recipe)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    from .folders import read_folder
+
+    if not os.access(data, os.F_OK):
+        read_folder(data)  # says so before what training needs is imported, which takes seconds
     from .exam import examine
     from .train import train as run
 
@@ -140,6 +155,7 @@ def run_test(
         workers: Processes that read videos.
     """
     clips, crops = parse_views(views)
+    check_output("--out", out, ".html", ".htm")
     from .exam import examine
 
     exam = examine(
@@ -194,7 +210,7 @@ def predict(
     for prediction in predictions(model, videos, clips, crops, top, reading):
         broken += prediction.error is not None
         if json:
-            say(prediction.to_json())
+            say_json(prediction.to_json())
         else:
             show_prediction(prediction)
     return int(broken > 0)
@@ -221,6 +237,7 @@ def attend(
         out: The picture; None is attention.png in the run.
         device: Where the network runs; None is the best there is.
     """
+    check_output("--out", out, ".png")
     from .picture import draw
     from .sight import attend_video, parse_position
     from .weights import load
@@ -259,13 +276,16 @@ def show(
     from .cost import cost
     from .surgery import describe
 
-    if Path(model).exists():
+    if model and Path(model).exists():
         if network != Network():
             raise UsageError(f"{model} is a trained network; leave out the flags that build one")
         from .weights import load
 
         built = load(model)
     elif model in MODELS:
+        check_non_local(model, network.non_local)
+        if network.num_classes < 1:
+            raise UsageError(f"--num-classes is at least 1; it came as {network.num_classes}")
         options = {k: v for k, v in vars(network).items() if v is not None}
         if not model.startswith("i3d") and network.inflate_style == "3x1x1":
             del options["inflate_style"]

@@ -7,6 +7,7 @@ both.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ def _train_and_test(name: str, data: Path, recipe: Recipe, folder: Path, quiet: 
     result = train(data, recipe, folder, resume=(folder / "last.ckpt").exists(), quiet=quiet)
     model = load(folder)
     split = read_test_folder(data / "test")
-    tested = evaluate(model, split.val, groups=GROUPS, progress=not quiet)
+    tested = evaluate(model, split.val, groups=GROUPS, progress=not quiet and sys.stderr.isatty())
     return Run(name, tested, read_log(folder / "log.jsonl"), result.words)
 
 
@@ -200,6 +201,11 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere one line."""
+    if not console.is_terminal:
+        console.print(what)
+        yield lambda done, total: None
+        return
     with Progress(console=console) as bar:
         task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from tyro.conf import arg
 from .block import Mode, Norm, Subsample
 from .errors import UserError
 from .machine import Device, this_machine
-from .models import InflateStyle
+from .models import MODELS, SIZES, InflateStyle
 from .recipes import RECIPES, PairwiseName, Stage
 
 NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     RecipeName = str
 else:  # a new recipe becomes a choice without being named twice
     RecipeName = Literal[tuple(RECIPES)]
+MOST_CLIPS = 1000  # of one video; the paper takes 10
 
 
 class UsageError(UserError):
@@ -67,7 +69,60 @@ def parse_views(text: str | None) -> tuple[int | None, int | None]:
         raise UsageError(
             f"--views is CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1; it came as {text!r}"
         )
+    if len(match[1]) > 9 or int(match[1]) > MOST_CLIPS:
+        raise UsageError(
+            f"--views takes {MOST_CLIPS} clips of a video at most; it came as {text!r}"
+        )
     return int(match[1]), int(match[2])
+
+
+def check_model(name: str) -> None:
+    """Raises `UsageError` for a network that does not exist."""
+    if name not in MODELS:
+        raise UsageError(f"--model is one of {', '.join(MODELS)}; it came as {name!r}")
+
+
+def check_non_local(model: str, value: NonLocal) -> None:
+    """Raises `UsageError` for blocks that this network, a key of `MODELS`, has no place for."""
+    size = SIZES[MODELS[model][1]]
+    stages = [f"res{i + 2}" for i in range(len(size.layers))]
+    if isinstance(value, int):
+        good = value in (0, *size.positions)
+    elif isinstance(value, str):
+        good = value in stages
+    else:
+        good = bool(value) and all(_may_exist(word, size.layers) for word in value)
+    if good:
+        return
+    came = ",".join(value) if isinstance(value, tuple) else value
+    counts = ", ".join(map(str, size.positions))
+    blocks = ", ".join(
+        f"layer{i + 1}.0" + (f" to .{depth - 1}" if depth > 1 else "")
+        for i, depth in enumerate(size.layers)
+    )
+    raise UsageError(
+        f"--non-local of {model} is a count (0, {counts}), a stage ({', '.join(stages)}) or names"
+        f" of residual blocks with commas between ({blocks}), not {came!r}"
+    )
+
+
+def _may_exist(word: str, layers: tuple[int, ...]) -> bool:
+    """Whether a module could have that name; deeper ones are told by the network itself."""
+    match = re.fullmatch(r"layer(\d{1,9})(?:\.(\d{1,9})(?:\..+)?)?", word)
+    if match is None:
+        return word.partition(".")[0].isidentifier() and not word.startswith("layer")
+    layer, block = int(match[1]), int(match[2] or 0)
+    return 1 <= layer <= len(layers) and block < layers[layer - 1]
+
+
+def check_output(flag: str, path: Path | None, *suffixes: str) -> None:
+    """Raises `UsageError` for a name of another kind of file, and for what is no file at all."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{flag} is a file ending in {suffixes[0]}; it came as {str(path)!r}")
+    if os.path.lexists(path) and not path.is_file():
+        raise UsageError(f"{flag} would replace {path}, which is no regular file")
 
 
 def best_device(device: Device | None) -> Device:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .errors import UserError
+
 if TYPE_CHECKING:
     from .check import FileReport
     from .cost import Row
@@ -23,9 +27,35 @@ if TYPE_CHECKING:
 WIDE = 10_000  # columns where no terminal limits them, so that a file gets whole lines
 
 
+class OutputError(UserError):
+    """Standard output cannot be written."""
+
+
 def say(text: str) -> None:
-    """One line of plain text, as it is, on standard output."""
-    print(text, flush=True)
+    """One line of plain text, as it is, on standard output.
+
+    Raises `OutputError` if it cannot be written there, `BrokenPipeError` if its reader has gone.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(unwritable(error)) from error
+
+
+def say_json(text: str) -> None:
+    """One line of JSON; letters that standard output cannot write are escaped as JSON does."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text))
+    say(text)
+
+
+def unwritable(error: OSError) -> str:
+    """What is said when standard output cannot be written."""
+    return f"standard output cannot be written: {error.strerror or error}"
 
 
 def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -168,11 +169,25 @@ def test_usage_errors_exit_with_2_and_a_hint(
         ("show c2d_tiny --non-local 7", 2, "not 7"),
         ("show c2d_resnet18 --non-local res9", 2, "res5"),
         ("show c2d_tiny --non-local layer9.0", 2, "layer1"),
+        ("show c2d_tiny --non-local 7", 2, "a stage (res2, res3, res4) or"),
+        ("show i3d_resnet50 --non-local -1", 2, "a count (0, 1, 5, 10)"),
+        ("show i3d_resnet50 --non-local=", 2, "layer3.0 to .5"),
+        ("show i3d_resnet50 --non-local layer2.1,layer9.1", 2, "not 'layer2.1,layer9.1'"),
+        ("show i3d_resnet50 --num-classes -3", 2, "--num-classes is at least 1"),
+        ("show i3d_resnet50 --num-classes 0", 2, "--num-classes is at least 1"),
+        ("predict run v.mp4 --views 1001x3", 2, "1000 clips of a video at most"),
+        ("test run data --views 99999999999999999999x1", 2, "1000 clips of a video at most"),
+        ("attend run v.mp4 -o /dev/full", 2, "ending in .png"),
+        ("attend run v.mp4 -o picture.jpg", 2, "ending in .png"),
+        ("test run data -o /dev/full", 2, "ending in .html"),
+        ("train . --model foo -o out", 2, "i3d_resnet50"),
+        ("train . --non-local 7 -o out", 2, "not 7"),
+        ("train . --epochs 0 -o out", 2, "--epochs"),
         ("show c2d_tiny --stem none", 2, "slowfast"),
         ("show c2d_tiny --frames 0", 2, "--frames"),
         ("check-data no/such/folder", 1, "no/such/folder"),
         ("train no/such/folder -o out", 1, "no/such/folder"),
-        ("train . --model i3d -o out --lr 0", 1, "--lr"),
+        ("train . -o out --lr 0", 2, "--lr"),
         ("predict no/such/run v.mp4", 1, "no/such/run"),
         ("test no/such/run .", 1, "no/such/run"),
     ],
@@ -389,8 +404,9 @@ def test_second_ctrl_c_in_training_tells_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nonlocalnet.train.train", stops)
-    assert cli.main(["train", "DIR", "-o", str(tmp_path)]) == 130
-    told = f"; go on with: nonlocalnet train DIR --resume -o {tmp_path}" if resumable else ""
+    assert cli.main(["train", str(tmp_path), "-o", str(tmp_path)]) == 130
+    again = f"nonlocalnet train {tmp_path} --resume -o {tmp_path}"
+    told = f"; go on with: {again}" if resumable else ""
     assert capsys.readouterr().err == f"nonlocalnet: stopped{told}\n"
 
 
@@ -399,6 +415,85 @@ def environment() -> dict[str, str]:
     hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLUMNS")
     kept = {k: v for k, v in os.environ.items() if k not in hidden}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+
+
+@pytest.mark.parametrize("kind", ["device", "folder"])
+@pytest.mark.parametrize(("line", "name"), [("attend", "x.png"), ("test", "x.html")])
+def test_what_is_no_file_is_not_replaced(
+    line: str, name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / name
+    if kind == "device":
+        target.symlink_to("/dev/full")
+    else:
+        target.mkdir()
+    assert cli.main([line, "run", "v.mp4", "-o", str(target)]) == 2
+    assert capsys.readouterr().err.endswith(f"replace {target}, which is no regular file\n")
+    assert target.is_symlink() or target.is_dir()
+
+
+def test_an_empty_name_is_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", ""]) == 2
+    assert "there is no network and no run ''" in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_told_before_training_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "nonlocalnet.train", None)  # importing it now fails
+    assert cli.main(["train", "no/such/folder", "-o", "out"]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_names_that_the_locale_cannot_write() -> None:
+    code = r"""
+import sys
+from nonlocalnet import cli, terminal
+def command() -> int:
+    'Say.'
+    terminal.say("vid\u00e9o \u4e2d")
+    terminal.say_json('{"path": "vid\u00e9o"}')
+    return 0
+cli.COMMANDS["doctor"] = command
+sys.exit(cli.main(["doctor"]))
+"""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment() | ascii_only,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [r"vid\xe9o \u4e2d", r'{"path": "vid\u00e9o"}']
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
+@pytest.mark.parametrize(
+    "printing", ["terminal.say('x' * 100_000)", "print('x')", "raise SystemExit(print('x'))"]
+)
+def test_a_full_standard_output_is_one_sentence(printing: str) -> None:
+    code = f"""
+import sys
+from nonlocalnet import cli, terminal
+def command() -> int:
+    'Say.'
+    {printing}
+    return 0
+cli.COMMANDS["doctor"] = command
+sys.exit(cli.main(["doctor"]))
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 1
+    told = f"standard output cannot be written: {os.strerror(errno.ENOSPC)}"
+    assert done.stderr == f"nonlocalnet: {told}\n"
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -439,7 +534,7 @@ import sys
 for name in ("lightning", "tensorboard", "matplotlib", "torchvision"):
     sys.modules[name] = None  # as if it were not installed
 from nonlocalnet.cli import main
-print([main(["train", "x", "-o", "y"]), main(["attend", "x", "y"]), main(["show", "c2d_tiny"])])
+print([main(["train", ".", "-o", "y"]), main(["attend", "x", "y"]), main(["show", "c2d_tiny"])])
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -268,7 +268,7 @@ def test_an_unknown_normaliser_is_told() -> None:
 
 
 PEAK = """
-import resource, sys, torch
+import ctypes, sys, torch
 torch.set_num_threads(1)
 from nonlocalnet import non_local
 pairwise, n, d = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -277,14 +277,19 @@ def step(n):
     t = [torch.randn(1, w, n).requires_grad_().transpose(1, 2) for w in (32, 32, d)]
     weight = torch.randn(64, requires_grad=True) if pairwise == "concatenation" else None
     non_local(*t, pairwise, weight=weight).square().mean().backward()
+def status(key):
+    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
 step(64)  # what the first call loads is no part of the growth
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ctypes.CDLL(None).malloc_trim(0)  # nor is what imports have left free
+open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+before = status("VmRSS")
 step(n)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(status("VmHWM") - before)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux's /proc")
 @pytest.mark.parametrize(
     ("pairwise", "d"),
     [("gaussian", 64), ("embedded_gaussian", 32), ("dot_product", 32), ("concatenation", 32)],
@@ -292,12 +297,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_memory_is_linear_in_the_positions(pairwise: str, d: int) -> None:
     """Peak growth of forward + backward at 2 N is at most 2.1 times that at N.
 
-    Resident memory of a fresh process each; the N x N matrix would be 1.6 GB at the larger size.
+    Resident memory of a fresh process each, the lower of two because a heap may spread; the
+    N x N matrix would be 1.6 GB at the larger size.
     """
 
     def peak(n: int) -> int:
         command = [sys.executable, "-c", PEAK, pairwise, str(n), str(d)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in "12"]
+        return min(int(run.stdout) for run in runs)
 
     small, large = peak(10_000), peak(20_000)
     assert large <= 2.1 * small, f"{small} kB at 10,000 positions, {large} kB at 20,000"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -294,6 +296,24 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         draw([a_sight()], tmp_path / "folder.png")
     assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    device = tmp_path / "device.png"
+    device.symlink_to("/dev/null")
+    with pytest.raises(UserError, match="cannot be written: it is no regular file"):
+        draw([a_sight()], device)
+    assert device.is_symlink()
+
+
+def test_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(UserError, match="cannot be written: Read-only file system"):
+        draw([a_sight()], tmp_path / "picture.png")
 
 
 def test_names_in_any_script() -> None:

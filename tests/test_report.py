@@ -251,6 +251,12 @@ def test_what_was_there_stays_until_the_new_is_whole(tmp_path: Path) -> None:
     (tmp_path / "r.json").mkdir()  # writing over a folder fails
     with pytest.raises(UserError, match="could not be written"):
         write_report(old, "T", [Run("r", result)], worst=0)
+    (tmp_path / "device.html").symlink_to("/dev/null")
+    with pytest.raises(
+        UserError, match=r"device\.html could not be written: it is no regular file"
+    ):
+        write_report(tmp_path / "device.html", "T", [Run("r", result)], worst=0)
+    (tmp_path / "device.html").unlink()
     assert old.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "r.json"]
     with pytest.raises(ValueError, match="at least one run"):

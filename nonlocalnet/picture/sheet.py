@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
@@ -21,7 +22,8 @@ def draw(sights: Sequence[Sight], path: str | os.PathLike[str] | None = None) ->
 
     What all sights share (network, block, video) makes the title, else it stands at each.
 
-    Raises `UserError` if the file cannot be written, `ValueError` if there is no sight.
+    Raises `UserError` if the file cannot be written or is none (a device, a folder), `ValueError`
+    if there is no sight.
     """
     data = ink.png(compose(sights))
     if path is not None:
@@ -93,9 +95,12 @@ def _legend(strips: Sequence[Strip]) -> list[str]:
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: cannot be written: it is no regular file")
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            temporary.unlink(missing_ok=True)

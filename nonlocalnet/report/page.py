@@ -50,6 +50,9 @@ def write_report(
     if html_path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"the report's name must end in .html, not {html_path.name!r}")
     json_path = html_path.with_suffix(".json")
+    for file in (json_path, html_path):
+        if os.path.lexists(file) and not file.is_file():
+            raise UserError(f"the report {file} could not be written: it is no regular file")
     body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
     lead = _answer(runs[0]) if len(runs) == 1 else None
     page = _page(title, lead, words, body)
