@@ -163,7 +163,7 @@ RECIPES: dict[str, Recipe] = {
     "reunion": Recipe(
         model="i3d_tiny",
         non_local=1,
-        zero_init="none",  # awake and with MSRA's weights it learns first (docs/log.md)
+        zero_init="none",  # awake, with MSRA's weights (docs/log.md)
         init="msra",
         dropout=0.0,
         frames=8,

@@ -91,7 +91,10 @@ class BatchNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W) -> the same shape."""
-        if self.training or torch.is_grad_enabled() or self.running_var is None:
+        kept = (
+            torch.is_grad_enabled() or torch.compiler.is_compiling()
+        )  # a compiler fuses by itself
+        if self.training or kept or self.running_var is None:
             return super().forward(x)
         assert self.running_mean is not None
         gain = self.weight * torch.rsqrt(self.running_var + self.eps)
@@ -308,12 +311,13 @@ class ResNet3d(nn.Module):
     def grid(self, name: str) -> Grid:
         """Where the cells of a residual block's output lie in the clip, per axis (T, H, W).
 
-        `name` is such as "layer3.4". Returns (stride, offset) for each axis: cell i is centred
-        at frame or pixel offset + stride * i, the first one's centre being 0. Raises ValueError
-        for a name that is no residual block.
+        `name` is such as "layer3.4", or "layer3" for the whole stage. Returns (stride, offset) for
+        each axis: cell i is centred at frame or pixel offset + stride * i, the first one's centre
+        being 0. Raises ValueError for a name that is neither.
         """
         stage, _, index = name.partition(".")
         depths = {s: len(list(self.get_submodule(s).children())) for s in self.stages}
+        index = index if index or "." in name else str(depths.get(stage, 1) - 1)
         if not (stage in depths and index.isdigit() and int(index) < depths[stage]):
             has = ", ".join(f"{s}.0 to {s}.{depth - 1}" for s, depth in depths.items())
             raise ValueError(f"{name!r} is no residual block; there are {has}")

@@ -192,7 +192,8 @@ def test_unusual_pools_are_left_to_torch() -> None:
 
 def test_wrong_input_is_told() -> None:
     model = ResNet3d(Bottleneck, (1, 2), width=2)
-    for name in ("layer9.0", "layer2.2", "layer2", "bn1"):
+    assert model.grid("layer2") == model.grid("layer2.1")
+    for name in ("layer9.0", "layer2.2", "layer2.", "bn1"):
         with pytest.raises(
             ValueError, match="there are layer1.0 to layer1.0, layer2.0 to layer2.1"
         ):
