@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from .errors import UserError
 from .folders import Split, read_folder
 from .video import Video, VideoError, VideoInfo
 
@@ -70,8 +71,12 @@ def check_files(
     progress: called with (files done, files in all).
 
     The reports come in the order of the split: training, then validation. Raises `UserError` as
-    `read_folder` does.
+    `read_folder` does, and for less than one process or no time at all.
     """
+    if workers < 1:
+        raise UserError(f"files are checked by 1 process or more, not by {workers}")
+    if not seconds > 0:
+        raise UserError(f"the time limit per file must be above 0 seconds, not {seconds:g}")
     split = folder if isinstance(folder, Split) else read_folder(folder)
     reports = {
         sample.path: FileReport(sample.path, split.classes[sample.label], side, _size(sample.path))

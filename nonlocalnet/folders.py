@@ -145,11 +145,13 @@ def read_test_folder(root: str | os.PathLike[str]) -> Split:
 
 def _look(path: str | os.PathLike[str]) -> _Folder:
     folder = _Folder(Path(path).expanduser().absolute())
+    _refuse_unreadable_name(str(folder.path))
     try:
         with os.scandir(folder.path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
+                _refuse_unreadable_name(str(folder.path / entry.name))
                 if entry.is_dir():
                     folder.folders.append(folder.path / entry.name)
                 elif entry.is_file() and _may_be_video(folder.path / entry.name):
@@ -163,6 +165,24 @@ def _look(path: str | os.PathLike[str]) -> _Folder:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     return folder
+
+
+def writable_name(path: str) -> str | None:
+    """A path whose bytes are no UTF-8, with those bytes as backslash escapes; None if it is fine.
+
+    Such a path can be opened, but neither written to a file nor shown on a screen.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return None
+
+
+def _refuse_unreadable_name(path: str) -> None:
+    escaped = writable_name(path)
+    if escaped is not None:
+        raise UserError(f"{escaped}: this name is not valid UTF-8; rename it")
 
 
 def _may_be_video(path: Path) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 from .card import card_of
 from .datasets import VIDEO_SUFFIXES, Broken, ViewDataset
 from .errors import UserError
+from .folders import writable_name
 from .scoring import aggregate, load, score
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -110,7 +111,13 @@ def find_videos(paths: Paths) -> list[str | Broken]:
     for path in map(Path, given):
         inside = _walk(path) if path.is_dir() else [str(path)]
         found += inside or [Broken(str(path), "there is no video file in this folder")]
-    return found
+    return [_refused(item) for item in found]
+
+
+def _refused(item: str | Broken) -> str | Broken:
+    """A path that cannot be written down is not used, as in a folder to train on."""
+    escaped = writable_name(item.path if isinstance(item, Broken) else item)
+    return item if escaped is None else Broken(escaped, "this name is not valid UTF-8; rename it")
 
 
 def _walk(folder: Path) -> list[str]:

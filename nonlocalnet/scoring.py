@@ -11,10 +11,10 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from .card import Aggregate, card_of
 from .errors import UserError
+from .reading import as_it_is, loader, read
 from .transforms import normalize
 
 T = TypeVar("T")
@@ -97,27 +97,10 @@ def load(items: Items[T], workers: int = 0) -> Iterator[T]:
     """Every item in order, read ahead by worker processes; `workers=0` reads in this one.
 
     At most one item per worker waits, whatever the length: thirty views of 32 x 256 x 256 are
-    190 MB. The global random state is neither read nor moved. Raises `UserError` if a worker
-    process dies.
+    190 MB. The global random state is neither read nor moved. Raises `UserError` for a
+    negative number of workers, or if a worker process dies.
     """
-    loader: DataLoader[T] = DataLoader(
-        items,  # type: ignore[arg-type]  # DataLoader reads any map-style data set
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=1 if workers else None,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),
+    reader = loader(
+        items, workers, as_it_is, batch_size=None, prefetch_factor=1 if workers else None
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        raise UserError(
-            "a reading process ended unexpectedly, most often for want of memory or of shared"
-            " memory (/dev/shm); use fewer workers, or workers=0"
-        ) from error
-
-
-def _as_it_is(item: T) -> T:
-    return item
+    yield from read(reader, "use fewer workers, or workers=0")

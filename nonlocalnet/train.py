@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
@@ -24,7 +25,7 @@ from .datasets import Broken, VideoDataset
 from .errors import UserError
 from .recipes import Recipe
 from .training.batches import Batch, ViewReader, read_batches, step_keys
-from .training.interrupt import Stop, Stopped, stop_on_signals
+from .training.interrupt import Starved, Stop, Stopped, stop_on_signals
 from .training.journal import Journal, Rates, read_log
 from .training.plan import learning_rate
 from .training.prepare import asleep, set_modes
@@ -93,9 +94,18 @@ def _all_steps(run: Run, journal: Journal, stop: Stop) -> None:
     plan, state, fabric = run.plan, run.state, run.fabric
     videos = VideoDataset(run.split.train, plan.card, plan.seed)
     pin = fabric.device.type == "cuda"
-    batches = read_batches(videos, plan, state.step, fabric.global_rank, pin)
+    batches = read_batches(videos, plan, state.step, fabric.global_rank, pin, stop)
     mine = run.split.val[fabric.global_rank :: plan.processes]
-    views = ViewReader(mine, plan.card, plan.workers)
+    alone = plan.processes == 1  # one of several must not leave the others waiting
+    views = ViewReader(mine, plan.card, plan.workers, stop if alone else Stop())
+    with closing(batches), closing(views):
+        _steps(run, journal, stop, batches, views)
+
+
+def _steps(
+    run: Run, journal: Journal, stop: Stop, batches: Iterator[Batch], views: ViewReader
+) -> None:
+    plan, state, fabric = run.plan, run.state, run.fabric
     rates = Rates(plan.workers)
     saved, halt = time.monotonic(), 0.0
     while True:
@@ -144,9 +154,15 @@ def _gradient(
     sums, parts = torch.zeros(4, dtype=torch.float64), run.plan.accumulate
     for part in range(parts):
         began = time.perf_counter()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except Starved:
+            if part == 0 and run.plan.processes == 1:  # nothing of this step is done yet
+                save_state(run)
+            raise
         came = time.perf_counter()
         _note_broken(run, journal, batch.broken)
+        run.state.learned = sorted({*run.state.learned, *batch.labels.tolist()})
         with run.fabric.no_backward_sync(run.model, enabled=part + 1 < parts):
             sums += _forward_backward(run, batch)
         rates.add(len(batch.labels), batch.seconds, came - began, time.perf_counter() - came)
@@ -244,12 +260,14 @@ def _log(run: Run, journal: Journal, rates: Rates, values: dict[str, float]) -> 
 def _end_epoch(run: Run, journal: Journal, views: ViewReader, stop: Stop) -> None:
     """Validate, log, and keep the network if it is the best; undone if asked to stop meanwhile."""
     state, plan, fabric = run.state, run.plan, run.fabric
+    _share_broken(run, journal)
     if not state.clips:
         first = min(state.broken)
         raise UserError(
             f"none of the training videos could be read ({len(state.broken)} files); the first is"
             f" {first}: {state.broken[first]}"
         )
+    _note_lost_classes(run, journal)
     # one of several processes must not leave the others waiting
     stop = stop if plan.processes == 1 else Stop()
     result = validate(run.network, views, plan.batch, stop)
@@ -276,11 +294,44 @@ def _end_epoch(run: Run, journal: Journal, views: ViewReader, stop: Stop) -> Non
 
 
 def _share_broken(run: Run, journal: Journal) -> None:
+    """What each process met, files and classes, becomes known to all. Every process calls it."""
     if run.plan.processes > 1:
-        found: list[dict[str, str]] = [{}] * run.plan.processes
-        torch.distributed.all_gather_object(found, run.state.broken)
-        for files in found:
+        state = run.state
+        found: list[tuple[dict[str, str], list[int]]] = [({}, [])] * run.plan.processes
+        torch.distributed.all_gather_object(found, (state.broken, state.learned))
+        for files, labels in found:
+            state.learned = sorted({*state.learned, *labels})
             _note_broken(run, journal, tuple(starmap(Broken, files.items())))
+
+
+def _lost_classes(run: Run) -> dict[str, str]:
+    """Classes of which no training clip could be read so far, each with one of its files."""
+    files: dict[int, list[str]] = {}
+    for sample in run.split.train:
+        files.setdefault(sample.label, []).append(sample.path)
+    return {
+        run.split.classes[label]: paths[0]
+        for label, paths in sorted(files.items())
+        if label not in run.state.learned and all(path in run.state.broken for path in paths)
+    }
+
+
+def _note_lost_classes(run: Run, journal: Journal) -> None:
+    lost = _lost_classes(run)
+    if not lost:
+        return
+    name, first = next(iter(lost.items()))
+    names, there = ", ".join(map(repr, lost)), len({s.label for s in run.split.train})
+    if there - len(lost) < 2:
+        raise UserError(
+            f"not one training video of {names} could be read, which leaves one class only; the"
+            f" first is {first}: {run.state.broken[first]}; replace the files of that class"
+        )
+    if not run.state.validated:
+        journal.say(
+            f"warning: not one training video of {names} could be read, so the network cannot learn"
+            f" to tell it; of {name!r}, {first}: {run.state.broken[first]}"
+        )
 
 
 def _closing(run: Run) -> list[str]:
@@ -291,6 +342,11 @@ def _closing(run: Run) -> list[str]:
         )
     if state.best is not None:
         words.append(f"best validation accuracy {state.best[0]:.3f}, one clip a video: {run.out}")
+    if _lost_classes(run):
+        words.append(
+            f"warning: the network never saw {', '.join(map(repr, _lost_classes(run)))}: not one"
+            " training video of it could be read"
+        )
     if state.broken:
         names = ", ".join(sorted(state.broken)[:20])
         words.append(f"{len(state.broken)} files could not be read: {names}")

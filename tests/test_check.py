@@ -14,7 +14,7 @@ import torch
 from nonlocalnet import check
 from nonlocalnet.check import FileReport, check_files
 from nonlocalnet.errors import UserError
-from nonlocalnet.folders import read_folder
+from nonlocalnet.folders import Split, read_folder
 from nonlocalnet.video import write_video
 
 
@@ -162,3 +162,13 @@ def test_stopping_in_the_middle_leaves_no_process_behind(root: Path) -> None:
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not multiprocessing.active_children()
+
+
+def test_no_processes_or_no_time() -> None:
+    split = Split(("a", "b"), (), ())
+    for workers in (0, -1):
+        with pytest.raises(UserError, match=f"not by {workers}"):
+            check_files(split, workers=workers)
+    for seconds in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="above 0 seconds"):
+            check_files(split, seconds=seconds)

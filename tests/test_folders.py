@@ -6,6 +6,7 @@ Reading a folder decodes nothing, so the videos here are a few bytes.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,22 @@ def test_json_brings_the_split_back_and_the_folder_may_move(tmp_path: Path) -> N
 def test_other_text_is_no_split(text: str) -> None:
     with pytest.raises(UserError, match="no split written by nonlocalnet"):
         Split.from_json(text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+@pytest.mark.parametrize("where", [b"a\xff/1.mp4", b"jump/\xe9.mp4", b"jump/\xe9.txt"])
+def test_names_that_are_no_utf8(tmp_path: Path, where: bytes) -> None:
+    root = plain(tmp_path)
+    bad = Path(os.fsdecode(os.fsencode(root) + b"/" + where))
+    fill(root, str(bad.relative_to(root)))
+    for read in (read_folder, read_test_folder):
+        with pytest.raises(UserError, match=r"\\x(ff|e9).*not valid UTF-8; rename it") as caught:
+            read(root)
+        str(caught.value).encode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_a_root_that_is_no_utf8(tmp_path: Path) -> None:
+    root = plain(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xfc")))
+    with pytest.raises(UserError, match=r"\\xfc: this name is not valid"):
+        read_folder(root)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,15 @@ def test_json() -> None:
     bad = Prediction("b\udcff\n.mp4", error="it is empty")
     assert "\n" not in bad.to_json()
     assert json.loads(bad.to_json())["path"] == bad.path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_names_that_are_no_utf8_stop_no_other(tmp_path: Path) -> None:
+    good = tmp_path / "a.mp4"
+    for path in (good, Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4"))):
+        path.write_bytes(b"")
+    found = find_videos(tmp_path)
+    assert found[0] == str(good)
+    assert isinstance(found[1], Broken)
+    assert found[1].path == f"{tmp_path}/b\\xff.mp4"
+    assert "not valid UTF-8" in found[1].reason

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,13 +25,13 @@ import torch
 pytest.importorskip("lightning")
 
 import nonlocalnet.train as train_module
-from nonlocalnet.datasets import VideoDataset, read_folder
+from nonlocalnet.datasets import VideoDataset, ViewDataset, read_folder
 from nonlocalnet.errors import UserError
 from nonlocalnet.models import create_model
 from nonlocalnet.recipes import RECIPES, Recipe
 from nonlocalnet.synthetic import render_reunion
 from nonlocalnet.train import train
-from nonlocalnet.training import checkpoint, validate
+from nonlocalnet.training import batches, checkpoint, validate
 from nonlocalnet.training.batches import epoch_order
 from nonlocalnet.training.interrupt import Stopped
 from nonlocalnet.training.plan import Plan
@@ -90,6 +91,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def test_a_finished_run(folder: Path, whole: Path) -> None:
     result = train(folder, TINY, whole, resume=True, quiet=True)  # nothing left to do
+    assert any("is finished: all its 16 steps are done" in word for word in result.words)
     lines = [line for line in result.curves if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     checks = [line["validation accuracy"] for line in result.curves if "validation loss" in line]
@@ -266,6 +268,34 @@ def test_ctrl_c_while_validating(
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the patch reaches forked readers only")
+@pytest.mark.parametrize("kind", [VideoDataset, ViewDataset])
+def test_a_signal_ends_a_wait_for_readers_that_hang(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    recipe, real = replace(TINY, workers=1), kind.__getitem__
+    before = set(multiprocessing.active_children())
+
+    def hanging(self: object, key: Any) -> object:
+        # in the middle of the second epoch, or of the first validation
+        if key == (1, epoch_order(32, TINY.seed, 1)[8]) or key == 5:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(1000)
+        return real(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "__getitem__", hanging)
+        patch.setattr(batches, "GRACE", 1.0)
+        began = time.monotonic()
+        with pytest.raises(Stopped, match="stopped by SIGTERM") as caught:
+            train(folder, recipe, tmp_path / "run", quiet=True)
+        assert time.monotonic() - began < 60
+    assert "--resume" in str(caught.value)
+    assert not set(multiprocessing.active_children()) - before  # nor hang when the program ends
+    train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
 def test_killed_before_the_first_checkpoint(folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
@@ -418,6 +448,32 @@ def test_nothing_readable_is_refused(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def _ruin(folder: Path, data: Path, *classes: str) -> Path:
+    shutil.copytree(folder, data)
+    for name in classes:
+        for path in (data / "train" / name).glob("*.mp4"):
+            path.write_bytes(b"\x00\x01no video at all" * 10)
+    return data
+
+
+def test_a_class_without_a_readable_video_is_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _ruin(folder, tmp_path / "data", "same_left")
+    train(data, replace(TINY, epochs=2), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert said.count("warning: not one training video of 'same_left' could be read") == 1
+    assert "warning: the network never saw 'same_left'" in said
+
+
+def test_a_single_readable_class_is_refused(folder: Path, tmp_path: Path) -> None:
+    ruined = ("same_left", "same_right", "different_left")
+    data = _ruin(folder, tmp_path / "data", *ruined)
+    with pytest.raises(UserError, match="not one training video of 'different_left', 'same_left'"):
+        train(data, TINY, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_validation_without_a_readable_video(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "data")
     for path in (tmp_path / "data" / "val").glob("*/*.mp4"):
@@ -519,8 +575,11 @@ def test_resuming_a_damaged_checkpoint_is_refused(
 
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write .*/file is a file; choose another folder"):
         train(folder, TINY, tmp_path / "file" / "run", quiet=True)
+    for resume in (False, True):
+        with pytest.raises(UserError, match="/file is a file; choose a folder"):
+            train(folder, TINY, tmp_path / "file", resume=resume, quiet=True)
 
 
 def test_a_disk_that_fills_up(

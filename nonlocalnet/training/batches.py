@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import cycle, islice
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from ..card import Card
 from ..datasets import Broken, Sample, VideoDataset, ViewDataset, Views
-from ..errors import UserError
+from ..reading import as_it_is, loader, read
+from .interrupt import Starved, Stop
 from .plan import Plan
 
-T = TypeVar("T")
 Key = tuple[int, int]  # epoch, index
+GRACE = 5.0  # seconds that a slow reader has to finish its batch when the run is to stop
+ADVICE = "go on with --resume and fewer --workers"
 
 
 def epoch_order(clips: int, seed: int, epoch: int) -> list[int]:
@@ -105,23 +108,22 @@ def _leave_signals_to_parent(_: int) -> None:
 
 
 def read_batches(
-    videos: VideoDataset, plan: Plan, start: int, rank: int, pin: bool
-) -> Iterator[Batch]:
+    videos: VideoDataset, plan: Plan, start: int, rank: int, pin: bool, stop: Stop
+) -> Generator[Batch, None, None]:
     """The batches of a run from a step on; `pin` holds them where a GPU copies them quickly.
 
     Neither reads nor moves torch's global random state. Raises `UserError` if a reading process
-    dies.
+    dies, `Starved` if `stop` is asked for and no batch comes.
     """
-    loader: DataLoader[Batch] = DataLoader(
-        _Timed(videos),  # type: ignore[arg-type]  # items go in, batches come out
+    reader = loader(
+        _Timed(videos),
+        plan.workers,
+        _collate,
         batch_sampler=StepSampler(plan, len(videos), start, rank),
-        collate_fn=_collate,
-        num_workers=plan.workers,
-        worker_init_fn=_leave_signals_to_parent,
-        generator=torch.Generator(),
+        begin=_leave_signals_to_parent,
         pin_memory=pin,
     )
-    return _all_of(loader)
+    return read(reader, ADVICE, _until(stop))
 
 
 class ViewReader:
@@ -130,33 +132,37 @@ class ViewReader:
     Starting them anew for every validation would cost seconds where processes are not forked.
     """
 
-    def __init__(self, samples: Sequence[Sample], card: Card, workers: int) -> None:
+    def __init__(self, samples: Sequence[Sample], card: Card, workers: int, stop: Stop) -> None:
         workers = min(workers, len(samples))
-        self.loader: DataLoader[Views | Broken] = DataLoader(
+        self.count = len(samples)
+        # one endless pass, because a loader with a time limit may miss it between two passes
+        reader = loader(
             ViewDataset(samples, card, 1, 1),
+            workers,
+            as_it_is,
             batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            worker_init_fn=_leave_signals_to_parent,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),
+            sampler=cycle(range(len(samples))),
+            begin=_leave_signals_to_parent,
         )
+        self.views = read(reader, ADVICE, _until(stop))
 
     def __iter__(self) -> Iterator[Views | Broken]:
-        return _all_of(self.loader)
+        """Raises `UserError` and `Starved` as `read_batches` does."""
+        return islice(self.views, self.count)
+
+    def close(self) -> None:
+        """End the reading processes."""
+        self.views.close()
 
 
-def _as_it_is(item: Any) -> Any:
-    return item
+def _until(stop: Stop) -> Callable[[float], None]:
+    """Ends a wait for the readers once somebody asks to stop and they had time to answer."""
 
+    def waiting(seconds: float) -> None:
+        if stop.asked and seconds >= GRACE:
+            raise Starved(
+                f"stopped by {stop.asked} while the reading processes gave nothing; go on with"
+                " --resume, and with --workers 0 if they hang again"
+            )
 
-def _all_of(loader: DataLoader[T]) -> Iterator[T]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        raise UserError(
-            "a reading process ended unexpectedly, most often for want of memory or of shared"
-            " memory (/dev/shm); go on with --resume and fewer --workers"
-        ) from error
+    return waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -47,6 +47,11 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises `UserError` if that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        here = next(each for each in (path, *path.parents) if each.exists())
+        raise UserError(
+            f"cannot write {path}: {here} is a file; choose another folder with -o"
+        ) from error
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -69,14 +74,12 @@ def read(path: Path) -> dict[str, Any]:
     Raises `UserError` for a file that is missing, damaged or of another version.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            state = _load(path, file)
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint {path}") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({_first_line(error)}); it is damaged or no"
-            " file of ours"
-        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else None
         raise UserError(
@@ -84,6 +87,18 @@ def read(path: Path) -> dict[str, Any]:
             " resume with the version that wrote it"
         )
     return state
+
+
+def _load(path: Path, file: IO[bytes]) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    # what a damaged file makes of the readers inside has no end of kinds, ValueError among them
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as e:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: the file is damaged or none of ours; put back"
+            " a copy of it if there is one, else begin again in a new folder with -o, which may"
+            " start from the best weights of this run by --pretrained"
+        ) from e
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

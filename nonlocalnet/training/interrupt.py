@@ -20,6 +20,10 @@ class Stopped(UserError):  # noqa: N818  # not an error of anyone
     exit_code = 130
 
 
+class Starved(Stopped):
+    """Asked to stop in the middle of a wait that may never end."""
+
+
 @dataclass
 class Stop:
     """Who asked to stop, if anybody did."""

@@ -135,6 +135,8 @@ def describe_start(network: nn.Module, optimizer: torch.optim.Optimizer) -> list
     if names:
         words.append(
             f"{', '.join(names)}: starts as the identity, which it leaves in the first steps"
+            if len(names) == 1
+            else f"{', '.join(names)}: start as the identity, which they leave in the first steps"
         )
     return words
 

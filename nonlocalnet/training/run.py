@@ -44,6 +44,7 @@ class State:
     # since the last line of the log: loss, weight, right answers, clips
     sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     broken: dict[str, str] = field(default_factory=dict)  # path -> reason
+    learned: list[int] = field(default_factory=list)  # classes of which a clip was read, sorted
 
     def add(self, loss: float, weight: float, right: float, clips: float) -> None:
         """The sums of one step."""
@@ -139,6 +140,8 @@ def _plan(
 
 def _open(out: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any] | None, Recipe]:
     """The checkpoint to go on from, if there is one, and the recipe that holds."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose a folder for the run with -o")
     there = [name for name in (LAST, BEST, RECIPE) if (out / name).exists()]
     if not resume:
         if there:
@@ -287,4 +290,10 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
             f" {plan.processes} of {plan.batch}: goes on with the same steps, not to the last bit"
         )
     epoch = run.state.step // plan.steps_per_epoch
+    if run.state.validated == plan.epochs:
+        run.words.append(
+            f"the run in {run.out} is finished: all its {plan.steps} steps are done, and there is"
+            " nothing to resume; to train longer, start a new run with -o and more --epochs"
+        )
+        return
     run.words.append(f"goes on after step {run.state.step} of {plan.steps}, in epoch {epoch + 1}")

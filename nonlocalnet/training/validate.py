@@ -12,7 +12,7 @@ from ..card import card_of
 from ..datasets import Broken, Views
 from ..scoring import aggregate, score
 from ..transforms import normalize
-from .interrupt import Stop
+from .interrupt import Starved, Stop
 from .probe import block_shares
 
 
@@ -34,6 +34,15 @@ def validate(
 
     `batch` clips go through the network at once.
     """
+    try:
+        return _validate(network, items, batch, stop)
+    except Starved:
+        return None
+
+
+def _validate(
+    network: nn.Module, items: Iterable[Views | Broken], batch: int, stop: Stop
+) -> Validation | None:
     card, result = card_of(network), Validation()
     for group in _grouped(items, batch, result.broken):
         if stop.asked:
