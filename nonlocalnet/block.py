@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops import Pairwise, Scores, attention_rows, find_pairwise, non_local
+from .linear import FrozenBatchNorm, Layer, add_product, followed, is_plain, product, with_norm
+from .ops import SUM, Pairwise, Scores, attention_rows, factors, find_pairwise, non_local
+from .positions import Mode, fold, locate, pool, to_grid, to_tokens, unfold, window
 
-Mode = Literal["spacetime", "space", "time"]
 Subsample = Literal["before", "after", "none"]
 Norm = Literal["batch", "frozen", "none"]
 ZeroInit = Literal["norm", "out", "none"]
 Init = Literal["normal", "msra"]
+
+
+Function = tuple[str | Pairwise | Scores, float | None, Tensor | None]  # pairwise, scale, w_f
 
 
 class BlockOptions(TypedDict, total=False):
@@ -31,34 +35,6 @@ class BlockOptions(TypedDict, total=False):
     out_bias: bool
     temporal_group: int | None
     init: Init
-
-
-class FrozenBatchNorm(nn.Module):
-    """Batch norm over the last axis whose statistics, gain and bias are constants (buffers).
-
-    y = weight (x - running_mean) / sqrt(running_var + eps) + bias. Caffe2's "affine" long-clip
-    models are this with mean 0 and variance 1 - eps. It loads the state of an nn.BatchNorm.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight: Tensor
-        self.bias: Tensor
-        self.running_mean: Tensor
-        self.running_var: Tensor
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return (x * gain + (self.bias - self.running_mean * gain)).to(x.dtype)
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        state.pop(f"{prefix}num_batches_tracked", None)
-        super()._load_from_state_dict(state, prefix, *args)
 
 
 class NonLocalBlock(nn.Module):
@@ -187,10 +163,23 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *positions) -> the same shape, in x's memory layout."""
-        z = self.out(self.response(x))  # (N, P, inner) -> (N, P, C)
-        if self.norm is not None:
-            z = self.norm(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return x + _to_grid(z, x.shape[2:])
+        if not is_plain(self.out):
+            return x + to_grid(self._normed(self.out(self.response(x))), x.shape[2:])
+        theta, phi, g, function = self._operands(x)
+        weight, bias, norm = with_norm(self.out, self.norm)
+        if self.mode != "time" and self.temporal_group is None:
+            left, right = factors(theta, phi, g, weight.mT, *function)
+        else:  # groups of positions, whose results go back to their places first
+            left, right = self._unfold(non_local(theta, phi, g, *function), x), weight.mT
+        if norm is None:
+            return add_product(x, left, right, bias)
+        return x + to_grid(self._normed(product(left, right, bias)), x.shape[2:])
+
+    def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
+        return unfold(y, x.shape, self.mode, self.temporal_group)
+
+    def _normed(self, z: Tensor) -> Tensor:
+        return z if self.norm is None else self.norm(z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     def response(self, x: Tensor) -> Tensor:
         """The operation's result y before W_z: (N, C, *positions) -> (N, P, inner)."""
@@ -204,19 +193,45 @@ class NonLocalBlock(nn.Module):
         (N, C, *positions) -> (N', P', inner), (N', Q', inner), (N', Q', inner) where N' is N, or
         N times the number of frame groups ("space", temporal_group) or of places ("time").
         """
+        return self._embed(x, self.theta, self.phi)
+
+    def _embed(
+        self, x: Tensor, theta_of: Layer | None, phi_of: Layer | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         self._check(x)
-        tokens = _to_tokens(x)  # (N, P, C): a view where x is channels-last
-        theta = tokens if self.theta is None else self.theta(tokens)
+        tokens = to_tokens(x)  # (N, P, C): a view where x is channels-last
+        theta = tokens if theta_of is None else theta_of(tokens)
         if self.subsample == "after":
-            g = _to_tokens(_pool(_to_grid(self.g(tokens), x.shape[2:])))
-            keys = x if self.phi is None else _to_grid(self.phi(tokens), x.shape[2:])
-            phi = _to_tokens(_pool(keys))
+            g = to_tokens(pool(to_grid(self.g(tokens), x.shape[2:])))
+            keys = x if phi_of is None else to_grid(phi_of(tokens), x.shape[2:])
+            phi = to_tokens(pool(keys))
         else:
-            keys = _to_tokens(_pool(x)) if self.subsample == "before" else tokens
-            phi = keys if self.phi is None else self.phi(keys)
+            keys = to_tokens(pool(x)) if self.subsample == "before" else tokens
+            phi = keys if phi_of is None else phi_of(keys)
             g = self.g(keys)
         frames = x.shape[2]
-        return self._fold(theta, frames), self._fold(phi, frames), self._fold(g, frames)
+        mode, group = self.mode, self.temporal_group
+        return (
+            fold(theta, frames, mode, group),
+            fold(phi, frames, mode, group),
+            fold(g, frames, mode, group),
+        )
+
+    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Function]:
+        """What Eq. 1 is computed from. For concatenation, a = w_f . theta is one channel wide:
+
+        the product of w_f and W_theta is formed first, and likewise with phi unless it is pooled,
+        since the largest of several sums is not the sum of the largest.
+        """
+        plain = is_plain(self.theta) and is_plain(self.phi)
+        if self.w_f is None or self.pairwise != "concatenation" or not plain:
+            return *self.embed(x), (self.pairwise, self.scale, self.w_f)
+        left, right = self.w_f.unsqueeze(0).split(self.inner, dim=1)  # (1, inner) each
+        theta_of, phi_of = followed(self.theta, left), self.phi
+        if self.subsample != "after":
+            return *self._embed(x, theta_of, followed(phi_of, right)), (SUM, None, None)
+        a, phi, g = self._embed(x, theta_of, phi_of)
+        return a, F.linear(phi, right), g, (SUM, None, None)
 
     def rows(self, x: Tensor, queries: Sequence[Sequence[int]]) -> Tensor:
         """The normalised weights of chosen queries over the grid of keys.
@@ -236,9 +251,9 @@ class NonLocalBlock(nn.Module):
         keys = self.key_grid(grid)
         out = x.new_zeros(n, len(queries), *keys)
         for i, query in enumerate(queries):
-            fold, row, seen = self._locate(query, grid)
-            one = theta[:, fold, row : row + 1]  # (N, 1, C)
-            weights = attention_rows(one, phi[:, fold], self.pairwise, self.scale, self.w_f)
+            own, row, seen = locate(query, grid, self.mode, self.temporal_group)
+            one = theta[:, own, row : row + 1]  # (N, 1, C)
+            weights = attention_rows(one, phi[:, own], self.pairwise, self.scale, self.w_f)
             part = out[:, i][(slice(None), *seen)]
             part.copy_(weights.reshape(part.shape))
         return out
@@ -249,7 +264,7 @@ class NonLocalBlock(nn.Module):
 
     def key_stride(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Cells of the features per key cell and axis, (1, 2, 2) for the paper's pooling."""
-        return _window(grid) if self.subsample != "none" else (1,) * len(grid)
+        return window(grid) if self.subsample != "none" else (1,) * len(grid)
 
     def is_awake(self) -> bool:
         """False while the operation's result cannot reach the output, as at construction."""
@@ -282,72 +297,8 @@ class NonLocalBlock(nn.Module):
                 f"{x.shape[2]} frames do not divide into groups of {self.temporal_group}"
             )
 
-    def _fold(self, tokens: Tensor, frames: int) -> Tensor:
-        # tokens are ordered (T, H, W); T groups of frames, or places, move into the batch
-        if self.mode == "time":
-            return tokens.unflatten(1, (frames, -1)).transpose(1, 2).flatten(0, 1)
-        if self.temporal_group is not None:
-            return tokens.unflatten(1, (frames // self.temporal_group, -1)).flatten(0, 1)
-        return tokens
-
-    def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
-        n, frames, places = x.shape[0], x.shape[2], x.shape[3:].numel()
-        if self.mode == "time":
-            return y.unflatten(0, (n, places)).transpose(1, 2).flatten(1, 2)
-        if self.temporal_group is not None:
-            return y.unflatten(0, (n, frames // self.temporal_group)).flatten(1, 2)
-        return y
-
-    def _locate(
-        self, query: Sequence[int], grid: tuple[int, ...]
-    ) -> tuple[int, int, tuple[slice, ...]]:
-        """Where a query lies after folding: its fold, its row, and the part of the keys it sees."""
-        if len(query) != len(grid) or any(
-            not 0 <= q < s for q, s in zip(query, grid, strict=False)
-        ):
-            raise ValueError(f"query {tuple(query)} does not lie on the grid {grid}")
-        flat = 0
-        for q, s in zip(query, grid, strict=True):
-            flat = flat * s + q
-        everywhere = (slice(None),) * len(grid)
-        if self.mode == "time":
-            t, h, w = query
-            return h * grid[2] + w, t, (slice(None), slice(h, h + 1), slice(w, w + 1))
-        if self.temporal_group is not None:
-            size = self.temporal_group
-            fold = query[0] // size
-            row = flat - fold * size * grid[1] * grid[2]
-            return fold, row, (slice(fold * size, (fold + 1) * size), slice(None), slice(None))
-        return 0, flat, everywhere
-
 
 def _one_of(name: str, value: str, choice: object) -> None:
     allowed = choice.__args__  # type: ignore[attr-defined]
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
-
-
-def _to_tokens(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)  # (N, C, *positions) -> (N, P, C)
-
-
-def _to_grid(tokens: Tensor, grid: Sequence[int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(2, tuple(grid))  # (N, P, C) -> (N, C, *positions)
-
-
-def _window(grid: Sequence[int]) -> tuple[int, ...]:
-    """Two along every axis of space; frames are never pooled, nor an axis of length one."""
-    space = [min(2, size) for size in (grid[1:] if len(grid) == 3 else grid)]
-    return (1, *space) if len(grid) == 3 else tuple(space)
-
-
-def _pool(x: Tensor) -> Tensor:
-    """The paper's sub-sampling: max pooling of 1x2x2 (or 2x2, or 2) cells."""
-    window = _window(x.shape[2:])
-    if x.dim() == 3:
-        return F.max_pool1d(x, window)
-    if x.dim() == 4:
-        return F.max_pool2d(x, window)
-    # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
-    frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), window[1:])
-    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

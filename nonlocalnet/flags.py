@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from .block import Mode, Norm, Subsample
+from .block import Norm, Subsample
 from .errors import UserError
 from .machine import Device, this_machine
 from .models import MODELS, SIZES, InflateStyle
+from .positions import Mode
 from .recipes import RECIPES, PairwiseName, Stage
 
 NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local

@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .block import Init, Mode, Norm, Subsample, ZeroInit
+from .block import Init, Norm, Subsample, ZeroInit
 from .card import Beyond, Sampling
 from .errors import UserError
 from .machine import Device
+from .positions import Mode
 
 Stage = Literal["res2", "res3", "res4", "res5"]
 PairwiseName = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]

@@ -35,6 +35,12 @@ def both(t: dict[str, Tensor], pairwise: str) -> tuple[Tensor, Tensor]:
     return fast, slow
 
 
+def at_once(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    """Whatever the size: so many pairs exist at a time."""
+    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(ops, "_weights_are_small", lambda *_: pairs == 2**20)
+
+
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
@@ -63,9 +69,10 @@ def test_equals_the_sum_over_pairs(
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_chunks_of_rows_change_nothing(pairwise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the forms for large inputs, forced upon a small one: 7 rows at a time, 3 channels at a time
-    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", 2 * 11 * 7)
-    monkeypatch.setattr("nonlocalnet.kernels.relu_sum.CHANNELS_AT_ONCE", 3)
+    # the forms for large inputs, forced upon a small one: 7 rows at a time, few channels at a time
+    at_once(monkeypatch, 2 * 11 * 7)
+    monkeypatch.setattr("nonlocalnet.kernels.relu_sum_torch.CHANNELS_AT_ONCE", 3)
+    monkeypatch.setattr("nonlocalnet.kernels.relu_sum_numba.CHANNELS_PER_WALK", 4)
     t = draw(0, 2, 30, 11, 4, 10)
     fast, slow = both(t, pairwise)
     torch.testing.assert_close(fast, slow, **EXACT)
@@ -79,13 +86,13 @@ def test_chunks_of_rows_change_nothing(pairwise: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("chunk", [2**20, 10])  # all rows at once; two at a time
-@pytest.mark.parametrize("pairwise", ["gaussian", "dot_product", "concatenation"])
+@pytest.mark.parametrize("width", [3, 2])  # fused attention serves where g is as wide as theta
+@pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_gradients_of_every_order(
-    pairwise: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    pairwise: str, width: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # fused attention (equal widths) has no second derivative in torch; unequal widths have
-    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", chunk)
-    t = draw(3, 1, 6, 5, 2, 3)
+    at_once(monkeypatch, chunk)
+    t = draw(3, 1, 6, 5, 2, width)
     inputs = [t["theta"], t["phi"], t["g"]]
     weight = t["weight"].detach() if pairwise == "concatenation" else None
 
@@ -101,7 +108,7 @@ def test_a_differentiable_gradient_is_the_gradient(
     pairwise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """phi and g made from theta: each way is followed once, also with create_graph."""
-    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", 10)
+    at_once(monkeypatch, 10)
     t = draw(4, 1, 6, 6, 2, 3)
     theta, mix = t["theta"], torch.randn(2, 3, dtype=torch.float64)
     weight = t["weight"].detach() if pairwise == "concatenation" else None
@@ -123,7 +130,7 @@ def test_rows_in_half_precision_are_as_good_as_the_whole(
     exact = draw(7, 2, 60, 50, 8, 6)
 
     def run(chunk: int) -> list[Tensor]:
-        monkeypatch.setattr(ops, "PAIRS_AT_ONCE", chunk)
+        at_once(monkeypatch, chunk)
         dtype = torch.float32 if autocast else torch.bfloat16
         t = {k: v.detach().to(dtype).requires_grad_() for k, v in exact.items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -142,7 +149,7 @@ def test_rows_in_half_precision_are_as_good_as_the_whole(
 
 
 def test_a_random_function_is_the_same_in_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", 10)
+    at_once(monkeypatch, 10)
     torch.manual_seed(0)
     t = draw(8, 1, 9, 5, 3, 2)
 
@@ -231,7 +238,7 @@ def test_a_function_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     t = draw(6, 2, 12, 9, 3, 4)
     weights = negative_distance(t["theta"], t["phi"])
     for chunk in (2**20, 2 * 9 * 5):
-        monkeypatch.setattr(ops, "PAIRS_AT_ONCE", chunk)
+        at_once(monkeypatch, chunk)
         mean = non_local(t["theta"], t["phi"], t["g"], negative_distance)
         torch.testing.assert_close(mean, weights @ t["g"] / 9, **EXACT)
         soft = non_local(t["theta"], t["phi"], t["g"], Pairwise(negative_distance, "softmax"))

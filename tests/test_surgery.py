@@ -114,9 +114,11 @@ def test_an_edited_network_compiles_whole_and_exports(host: str, pairwise: str) 
     wake(insert(model, after, pairwise=pairwise))
     want = run(model, x)[0]
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(run(compiled, x)[0], want)
+    # a graph may take another form of the softmax: a rounding, which grows with the logits
+    close = {"rtol": 1.3e-6, "atol": 1e-5 * float(want.std())}
+    torch.testing.assert_close(run(compiled, x)[0], want, **close)
     exported = torch.export.export(model, (x,)).module()
-    torch.testing.assert_close(run(exported, x)[0], want)
+    torch.testing.assert_close(run(exported, x)[0], want, **close)
 
 
 @pytest.mark.slow

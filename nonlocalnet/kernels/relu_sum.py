@@ -1,103 +1,130 @@
 """The sum of ReLU(a_i + b_j) g_j over j by sorting: what Eq. 6 (concatenation) comes down to.
 
-w_f . [theta_i, phi_j] = a_i + b_j, so all pairs share two sorted lists. This is the plain torch
-form, for every device; compiled ones take its place behind `relu_sum`.
+    R(a, b, g)_i = sum_j ReLU(a_i + b_j) g_j          H(a, b, g)_i = sum of g_j where a_i + b_j > 0
+
+w_f . [theta_i, phi_j] = a_i + b_j, so all pairs share two sorted lists. With t = -b ascending,
+k_i the number of t below a_i and G_k the sum of the first k values, H_i = G_(k_i), and R is summed
+in Abel's form, S_(k+1) = S_k + (t_(k+1) - t_k) G_k and R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its
+increments never cancel, as a_i G - sum t g does. O((P + Q) log(P + Q) + (P + Q) D) in time.
+
+Both are registered operators (`torch.ops.nonlocalnet.relu_sum`, `step_sum`, and the first one's
+gradient), so compiled and exported graphs hold them whole. The derivatives of R are R with a and b
+exchanged and H, and that of H is H exchanged: every order of gradient is free of the matrix.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import math
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Channels of g per prefix sum: keeps the float64 accumulators small and in cache.
-CHANNELS_AT_ONCE = 16
+from . import relu_sum_torch
+from .relu_sum_torch import paired_backward, paired_sum
+
+# ReLU'(0) = 0, torch's convention: of the sorted lists, only what lies strictly above counts.
+COMPILED = {"cpu": "relu_sum_numba", "cuda": "relu_sum_triton"}
 
 
-def relu_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    """R_i = sum_j ReLU(a_i + b_j) g_j for a (N, P), b (N, Q), g (N, Q, D): (N, P, D).
+@functools.cache
+def form(device: str) -> ModuleType:
+    """The module that computes on a kind of device: compiled where its compiler is installed.
 
-    O((P + Q) log(P + Q) + (P + Q) D) in time and linear in memory, in every order of gradient.
+    It has `sorted_sum` (R or H) and `sorted_backward` (the gradient of R).
     """
-    total: Tensor = _ReluSum.apply(a, b, g)
+    try:
+        return importlib.import_module(f".{COMPILED.get(device, 'relu_sum_torch')}", __package__)
+    except ImportError:
+        return relu_sum_torch
+
+
+@torch.library.custom_op("nonlocalnet::relu_sum", mutates_args=())
+def relu_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """R for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype. No size may be zero."""
+    return _sum(a, b, g, True)
+
+
+@torch.library.custom_op("nonlocalnet::step_sum", mutates_args=())
+def step_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """H for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype."""
+    return _sum(a, b, g, False)
+
+
+@torch.library.custom_op("nonlocalnet::relu_sum_backward", mutates_args=())
+def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """da_i = dy_i . H(a, b, g)_i,  db_j = g_j . H(b, a, dy)_j,  dg_j = R(b, a, dy)_j."""
+    backward = form(g.device.type).sorted_backward if _finite(a, b, g, dy) else paired_backward
+    da, db, dg = backward(a, b, g, dy)
+    return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype)
+
+
+def _sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
+    total: Tensor = (form(g.device.type).sorted_sum if _finite(a, b, g) else paired_sum)(
+        a, b, g, relu
+    )
     return total
 
 
-class _ReluSum(torch.autograd.Function):
-    """R(a, b, g)_i = sum_j ReLU(a_i + b_j) g_j, by sorting instead of pairing.
+def _finite(*tensors: Tensor) -> bool:
+    """Whether sorting serves: inf and nan go through the matrix product, which defines them.
 
-    Its derivatives are R itself with a and b exchanged (for g) and the step sum H below (for a
-    and b), and those of H are H again; so every order of gradient stays free of the matrix.
+    Asked on a CPU only; elsewhere the answer would hold up the device.
     """
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-        return _sorted_sum(a, b, g, relu=True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, g = ctx.saved_tensors
-        da = db = dg = None
-        if ctx.needs_input_grad[0]:
-            da = (dy * _StepSum.apply(a, b, g)).sum(-1)
-        if ctx.needs_input_grad[1]:
-            db = (g * _StepSum.apply(b, a, dy)).sum(-1)
-        if ctx.needs_input_grad[2]:
-            dg = _ReluSum.apply(b, a, dy)
-        return da, db, dg
+    return tensors[0].device.type != "cpu" or all(
+        math.isfinite(t.sum(dtype=t.dtype if t.dtype == torch.float64 else torch.float32))
+        for t in tensors
+    )
 
 
-class _StepSum(torch.autograd.Function):
-    """H(a, b, g)_i = sum of g_j over the j with a_i + b_j > 0 (torch's ReLU'(0) = 0)."""
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-        return _sorted_sum(a, b, g, relu=False)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        return None, None, _StepSum.apply(b, a, dy) if ctx.needs_input_grad[2] else None
+@relu_sum.register_fake
+def _(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
 
 
-def _sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    """R or H of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D), by prefix sums over sorted keys.
+@step_sum.register_fake
+def _(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
 
-    With t = -b ascending, k_i the number of t below a_i and G_k the sum of the first k values,
-    H_i = G_(k_i). R is summed in Abel's form, S_(k+1) = S_k + (t_(k+1) - t_k) G_k and
-    R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its increments never cancel, as a_i G - sum t g does.
+
+@relu_sum_backward.register_fake
+def _(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape), g.new_empty(g.shape)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _relu_sum_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    a, b, g = ctx.saved_tensors
+    if not any(ctx.needs_input_grad[:2]):
+        return None, None, relu_sum(b, a, dy)
+    return relu_sum_backward(a, b, g, dy)
+
+
+def _step_sum_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    a, b, _ = ctx.saved_tensors
+    return None, None, step_sum(b, a, dy)  # a and b only move steps
+
+
+def _second_gradient(ctx: Any, va: Tensor, vb: Tensor, vg: Tensor) -> tuple[Tensor, ...]:
+    """Of va . da + vb . db + vg . dg, which is
+
+    sum_i va_i dy_i . H(a, b, g)_i  +  sum_j vb_j g_j . H(b, a, dy)_j  +  sum_j vg_j . R(b, a, dy)_j
     """
-    exact = torch.float32 if a.device.type == "mps" else torch.float64
-    n, p = a.shape
-    q, channels = g.shape[1:]
-    # allocated before what is dropped again, which would otherwise spread the heap
-    out = g.new_empty(n, p, channels)
-    # Sort in the given dtype, where a_i + b_j > 0 and -b_j < a_i are the same comparison.
-    t, order = (-b).sort(dim=1)
-    k = torch.searchsorted(t.contiguous(), a.contiguous()).unsqueeze(-1)  # keys strictly below a_i
-    t = t.to(exact)
-    last = (k - 1).clamp_(min=0)
-    rise = a.to(exact).unsqueeze(-1) - t.gather(1, last.squeeze(-1)).unsqueeze(-1)  # a_i - t_(k_i)
-    steps = t.diff(dim=1).unsqueeze(-1)
-    for start in range(0, channels, CHANNELS_AT_ONCE):
-        some = g[..., start : start + CHANNELS_AT_ONCE]
-        width = some.shape[-1]
-        # G[k - 1] holds G_k, the sum of the first k values
-        G = some.gather(1, order.unsqueeze(-1).expand(n, q, width)).to(exact).cumsum_(1)
-        y = G.gather(1, last.expand(n, p, width))
-        if relu:
-            y *= rise
-            if q > 1:  # S[k - 2] holds S_k, and S_1 = 0
-                S = G[:, :-1].mul_(steps).cumsum_(1)
-                y += S.gather(1, (k - 2).clamp_(min=0).expand(n, p, width)).mul_(k > 1)
-        out[..., start : start + width] = y.mul_(k > 0)
-    return out
+    a, b, g, dy = ctx.saved_tensors
+    da = (dy * step_sum(a, b, vg)).sum(-1)
+    db = (vg * step_sum(b, a, dy)).sum(-1)
+    va, vb = va.unsqueeze(-1), vb.unsqueeze(-1)
+    ddy = va * step_sum(a, b, g) + step_sum(a, b, vb * g) + relu_sum(a, b, vg)
+    dg = step_sum(b, a, va * dy) + vb * step_sum(b, a, dy)
+    return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype), ddy.to(dy.dtype)
+
+
+relu_sum.register_autograd(_relu_sum_gradient, setup_context=_keep_inputs)
+step_sum.register_autograd(_step_sum_gradient, setup_context=_keep_inputs)
+relu_sum_backward.register_autograd(_second_gradient, setup_context=_keep_inputs)

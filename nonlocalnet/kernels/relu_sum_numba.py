@@ -1,0 +1,152 @@
+"""R and H of `relu_sum` on a CPU: one walk over the two sorted lists, compiled by Numba.
+
+A walk holds S and G of some channels in float64, adds a row of g to them where it passes a key and
+writes a row where it passes a query: every number is read once and written once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+CHANNELS_PER_WALK = 256  # S and G take 4 kB and stay in the first cache
+WORTH_THREADS = 2**19  # numbers read and written, some 100 microseconds
+
+
+def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
+    """R (or H) of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D) in g's dtype; all finite."""
+    a, b, values = _prepared(a, b, g)
+    out = values.new_empty(*a.shape, g.shape[2])
+    _run(_sorted(a), _sorted(-b), values, relu, out, None)
+    return out.to(g.dtype)
+
+
+def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of R: da (N, P), db (N, Q), dg (N, Q, D)."""
+    a, b, g, dy = _prepared(a, b, g, dy)
+    dg = torch.empty_like(g)
+    da = _run(_sorted(a), _sorted(-b), g, False, None, dy)
+    db = _run(_sorted(b), _sorted(-a), dy, True, dg, g)
+    return da, db, dg
+
+
+Sorted = tuple[Tensor, Tensor]  # values and where they stood, (N, positions)
+
+
+def _sorted(x: Tensor) -> Sorted:
+    values, order = x.sort(dim=1)
+    return values, order
+
+
+def _prepared(*tensors: Tensor) -> list[Tensor]:
+    double = any(t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if double else torch.float32
+    return [t.detach().to(dtype).contiguous() for t in tensors]
+
+
+def _run(
+    queries: Sorted, keys: Sorted, g: Tensor, relu: bool, out: Tensor | None, other: Tensor | None
+) -> Tensor:
+    """Walk every sample and block of channels: R or H into `out`; returns <other_i, H_i> (N, P)."""
+    samples, count = queries[0].shape
+    channels = g.shape[2]
+    firsts = range(0, channels, CHANNELS_PER_WALK)
+    nothing = g.new_empty(samples, 0, 0)
+    arrays = [t.numpy() for t in (*queries, *keys, g)]
+    written, weights = (nothing if t is None else t for t in (out, other))
+    dots = torch.zeros(len(firsts), samples, count if other is not None else 0, dtype=g.dtype)
+    jobs = [
+        (
+            *(array[n] for array in arrays),
+            *(first, min(first + CHANNELS_PER_WALK, channels), relu),
+            *(written[n].numpy(), weights[n].numpy(), dots[i, n].numpy()),
+        )
+        for n in range(samples)
+        for i, first in enumerate(firsts)
+    ]
+    threads = min(torch.get_num_threads(), len(jobs))
+    if threads > 1 and (count + keys[0].shape[1]) * channels * samples >= WORTH_THREADS:
+        list(_pool(os.getpid(), threads).map(lambda job: _walk(*job), jobs))
+    else:
+        for job in jobs:
+            _walk(*job)
+    return dots.sum(0)
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of our own: Numba's do not survive a fork, nor two callers at a time.
+
+    process: the caller's, because the threads of a pool stay behind at a fork.
+    """
+    return ThreadPoolExecutor(threads, thread_name_prefix="relu_sum")
+
+
+def _compiled(*allowed: str) -> Callable[[Any], Any]:
+    """Numba's compiler; nothing but what is named may change the order of operations."""
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", *allowed}}
+
+    def compile_later(function: Any) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # there is no place to keep what was compiled
+            return numba.njit(**options)(function)
+
+    return compile_later
+
+
+@_compiled("reassoc")  # a sum in float64, in as many parts as the processor has lanes
+def _dot(x, y):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for c in range(x.shape[0]):
+        total += x[c] * np.float64(y[c])
+    return total
+
+
+@_compiled()
+def _walk(a, a_rows, t, t_rows, g, first, last, relu, out, other, dots):  # type: ignore[no-untyped-def]
+    """Sorted queries a and keys t with their rows; channels first .. last of g, out and other."""
+    S, G = np.zeros(last - first), np.zeros(last - first)
+    at, here = 0, np.float64(t[0])
+    for i in range(a.shape[0]):
+        query, row = np.float64(a[i]), a_rows[i]
+        till = at
+        while till < t.shape[0] and t[till] < query:
+            till += 1
+        while at + 1 < till:  # two keys in one step
+            key, after = np.float64(t[at]), np.float64(t[at + 1])
+            one, two = g[t_rows[at], first:last], g[t_rows[at + 1], first:last]
+            if relu:
+                rise, step = after - here, after - key
+                for c in range(G.shape[0]):
+                    S[c] += rise * G[c] + step * np.float64(one[c])
+            for c in range(G.shape[0]):
+                G[c] += np.float64(one[c]) + np.float64(two[c])
+            at, here = at + 2, after
+        if at < till:
+            key, one = np.float64(t[at]), g[t_rows[at], first:last]
+            if relu:
+                for c in range(G.shape[0]):
+                    S[c] += (key - here) * G[c]
+            for c in range(G.shape[0]):
+                G[c] += np.float64(one[c])
+            at, here = at + 1, key
+        if out.shape[0] > 0:
+            to = out[row, first:last]
+            if relu:
+                rise = query - here
+                for c in range(G.shape[0]):
+                    to[c] = S[c] + rise * G[c]
+            else:
+                for c in range(G.shape[0]):
+                    to[c] = G[c]
+        if other.shape[0] > 0:
+            dots[row] = _dot(G, other[row, first:last])

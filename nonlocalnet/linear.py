@@ -1,0 +1,117 @@
+"""The block's 1x1x1 convolutions as matrix products: joined with what stands before and after them.
+
+Nothing here changes a result by more than rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .positions import to_grid, to_tokens
+
+Layer = Callable[[Tensor], Tensor]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm over the last axis whose statistics, gain and bias are constants (buffers).
+
+    y = weight (x - running_mean) / sqrt(running_var + eps) + bias. Caffe2's "affine" long-clip
+    models are this with mean 0 and variance 1 - eps. It loads the state of an nn.BatchNorm.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight: Tensor
+        self.bias: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain, shift = self.affine()
+        return (x * gain + shift).to(x.dtype)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The gain and the shift that it is: y = gain x + shift."""
+        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return gain, self.bias - self.running_mean * gain
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        state.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+def with_norm(
+    out: nn.Linear, norm: nn.Module | None
+) -> tuple[Tensor, Tensor | None, nn.Module | None]:
+    """The weight and bias of a layer and the norm after it; one of constants becomes part of them.
+
+    That is a frozen norm, and a batch norm in eval mode.
+    """
+    weight, bias = out.weight, out.bias
+    if isinstance(norm, FrozenBatchNorm):
+        gain, shift = norm.affine()
+    elif isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) and not norm.training:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * gain
+    else:
+        return weight, bias, norm
+    gain, shift = gain.to(weight.dtype), shift.to(weight.dtype)
+    return weight * gain.unsqueeze(1), shift if bias is None else shift + bias * gain, None
+
+
+def is_plain(layer: nn.Module | None) -> bool:
+    """Whether nobody replaced, wrapped or watches a layer, so that its weights tell all it does."""
+    return type(layer) is nn.Linear and not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
+
+
+def followed(layer: nn.Module | None, w: Tensor) -> Layer:
+    """A linear layer and then the product with w (1, inner), as one layer of one channel."""
+    assert isinstance(layer, nn.Linear)
+    bias = None if layer.bias is None else F.linear(layer.bias, w)
+    return functools.partial(F.linear, weight=w @ layer.weight, bias=bias)
+
+
+def product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """left right + bias for left (N, P, D) and right (D, C) or (N, D, C): (N, P, C)."""
+    if right.dim() == 2:
+        return F.linear(left, right.mT, bias)
+    return left @ right if bias is None else torch.baddbmm(bias, left, right)
+
+
+def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """x + left right + bias, in x's memory layout: the product is added onto x + bias.
+
+    left (N, P, D); right (D, C), or (N, D, C); x (N, C, *positions).
+    """
+    kind, grid = x.device.type, x.shape[2:]
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if autocast or not x.dtype == left.dtype == right.dtype:
+        return x + to_grid(product(left, right, bias), grid)
+    tokens = to_tokens(x)
+    if not tokens.is_contiguous():  # channels first: the same with rows and columns exchanged
+        columns = x.flatten(2)
+        start = columns.clone() if bias is None else columns + bias.unsqueeze(1)
+        return start.baddbmm_(right.mT.expand(len(x), -1, -1), left.mT).unflatten(2, grid)
+    if right.dim() == 2:
+        tokens, left = tokens.flatten(0, 1), left.flatten(0, 1)
+    start = tokens.clone() if bias is None else tokens + bias
+    start = start.addmm_(left, right) if right.dim() == 2 else start.baddbmm_(left, right)
+    return to_grid(start.view(x.shape[0], grid.numel(), x.shape[1]), grid)

@@ -1,0 +1,84 @@
+"""Features as rows of positions: which there are, which of them see each other, which are pooled.
+
+Positions are ordered as (T, H, W). What sees each other shares a row of the batch: the frames of a
+group ("space" is a group of one frame), or the times of one place ("time").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Mode = Literal["spacetime", "space", "time"]
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(N, C, *positions) -> (N, P, C), a view where x is channels-last."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_grid(tokens: Tensor, grid: Sequence[int]) -> Tensor:
+    """(N, P, C) -> (N, C, *grid), a view that is channels-last."""
+    return tokens.transpose(1, 2).unflatten(2, tuple(grid))
+
+
+def fold(tokens: Tensor, frames: int, mode: Mode, group: int | None) -> Tensor:
+    """(N, P, C) -> (N', P', C), where N' is N times the groups of frames, or times the places."""
+    if mode == "time":
+        return tokens.unflatten(1, (frames, -1)).transpose(1, 2).flatten(0, 1)
+    if group is not None:
+        return tokens.unflatten(1, (frames // group, -1)).flatten(0, 1)
+    return tokens
+
+
+def unfold(y: Tensor, shape: Sequence[int], mode: Mode, group: int | None) -> Tensor:
+    """(N', P', D) -> (N, P, D): the way back from `fold`, for features of shape (N, C, T, H, W)."""
+    n, frames = shape[0], shape[2]
+    if mode == "time":
+        return y.unflatten(0, (n, shape[3] * shape[4])).transpose(1, 2).flatten(1, 2)
+    if group is not None:
+        return y.unflatten(0, (n, frames // group)).flatten(1, 2)
+    return y
+
+
+def locate(
+    query: Sequence[int], grid: Sequence[int], mode: Mode, group: int | None
+) -> tuple[int, int, tuple[slice, ...]]:
+    """Where a position lies after `fold`: its fold, its row, and the part of the keys it sees.
+
+    Raises `ValueError` if it does not lie on the grid.
+    """
+    if len(query) != len(grid) or any(not 0 <= q < s for q, s in zip(query, grid, strict=False)):
+        raise ValueError(f"query {tuple(query)} does not lie on the grid {tuple(grid)}")
+    flat = 0
+    for q, s in zip(query, grid, strict=True):
+        flat = flat * s + q
+    if mode == "time":
+        t, h, w = query
+        return h * grid[2] + w, t, (slice(None), slice(h, h + 1), slice(w, w + 1))
+    if group is not None:
+        own = query[0] // group
+        row = flat - own * group * grid[1] * grid[2]
+        return own, row, (slice(own * group, (own + 1) * group), slice(None), slice(None))
+    return 0, flat, (slice(None),) * len(grid)
+
+
+def window(grid: Sequence[int]) -> tuple[int, ...]:
+    """Two along every axis of space; frames are never pooled, nor an axis of length one."""
+    space = [min(2, size) for size in (grid[1:] if len(grid) == 3 else grid)]
+    return (1, *space) if len(grid) == 3 else tuple(space)
+
+
+def pool(x: Tensor) -> Tensor:
+    """The paper's sub-sampling: max pooling of 1x2x2 (or 2x2, or 2) cells."""
+    cells = window(x.shape[2:])
+    if x.dim() == 3:
+        return F.max_pool1d(x, cells)
+    if x.dim() == 4:
+        return F.max_pool2d(x, cells)
+    # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
+    frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), cells[1:])
+    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
