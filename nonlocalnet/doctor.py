@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
+from .kernels.relu_sum import form
 from .machine import this_machine
 from .ops import PAIRWISE, fused_attention_serves, non_local
 
@@ -73,12 +74,15 @@ PACKAGES = {
     "av": "",
     "PIL": "",
     "safetensors": "",
+    "numba": "",
     "torchvision": "train",
     "lightning": "train",
     "tensorboard": "train",
     "matplotlib": "train",
 }
+SERVED_WITHOUT = ("numba",)  # brought by the core, which has another form of what it does
 PURPOSE = {
+    "numba": "concatenation on the CPU; plain torch serves without it",
     "torchvision": "ImageNet weights",
     "lightning": "training",
     "tensorboard": "training's log",
@@ -88,7 +92,7 @@ PURPOSE = {
 
 def package(name: str, extra: str) -> Fact:
     """Whether a package imports; a failure is told with its cause, the usual one by name."""
-    core = not extra
+    core = not extra and name not in SERVED_WITHOUT
     used = f" ({PURPOSE[name]})" if name in PURPOSE else ""
     try:
         with warnings.catch_warnings():
@@ -242,10 +246,17 @@ def kernel(name: str, device: str) -> Fact:
     )
 
 
+RELU_SUMS = {
+    "relu_sum_numba": "two sorted lists, compiled by Numba",
+    "relu_sum_triton": "two sorted lists, compiled by Triton",
+    "relu_sum_torch": "two sorted lists, plain torch",
+}
+
+
 def _form(name: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
     """The form that `ops` takes for these shapes, in words."""
     if name == "concatenation":
-        return "sorted prefix sums, plain torch"
+        return RELU_SUMS[form(theta.device.type).__name__.rpartition(".")[2]]
     if name == "dot_product":
         return "theta (phi^T g), no matrix of pairs"
     if fused_attention_serves(theta, phi, g):

@@ -7,7 +7,6 @@ writes a row where it passes a query: every number is read once and written once
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,11 +30,11 @@ def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
 
 def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of R: da (N, P), db (N, Q), dg (N, Q, D)."""
-    a, b, g, dy = _prepared(a, b, g, dy)
-    dg = torch.empty_like(g)
-    da = _run(_sorted(a), _sorted(-b), g, False, None, dy)
-    db = _run(_sorted(b), _sorted(-a), dy, True, dg, g)
-    return da, db, dg
+    a, b, values, dy = _prepared(a, b, g, dy)
+    dg = torch.empty_like(values)
+    da = _run(_sorted(a), _sorted(-b), values, False, None, dy)
+    db = _run(_sorted(b), _sorted(-a), dy, True, dg, values)
+    return da, db, dg.to(g.dtype)
 
 
 Sorted = tuple[Tensor, Tensor]  # values and where they stood, (N, positions)
@@ -74,7 +73,7 @@ def _run(
     ]
     threads = min(torch.get_num_threads(), len(jobs))
     if threads > 1 and (count + keys[0].shape[1]) * channels * samples >= WORTH_THREADS:
-        list(_pool(os.getpid(), threads).map(lambda job: _walk(*job), jobs))
+        list(_pool(threads).map(lambda job: _walk(*job), jobs))
     else:
         for job in jobs:
             _walk(*job)
@@ -82,11 +81,8 @@ def _run(
 
 
 @functools.lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of our own: Numba's do not survive a fork, nor two callers at a time.
-
-    process: the caller's, because the threads of a pool stay behind at a fork.
-    """
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads of our own: two callers at a time end a program that uses Numba's."""
     return ThreadPoolExecutor(threads, thread_name_prefix="relu_sum")
 
 

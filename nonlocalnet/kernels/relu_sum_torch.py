@@ -32,12 +32,13 @@ def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
     last = (k - 1).clamp_(min=0)
     rise = a.to(exact).unsqueeze(-1) - t.gather(1, last.squeeze(-1)).unsqueeze(-1)  # a_i - t_(k_i)
     steps = t.diff(dim=1).unsqueeze(-1)
+    bad_key = torch.where(t[:, -1:].isnan(), t[:, -1:], 0).unsqueeze(-1)  # nan is sorted last
     for start in range(0, channels, CHANNELS_AT_ONCE):
         some = g[..., start : start + CHANNELS_AT_ONCE]
         width = some.shape[-1]
         # G[k - 1] holds G_k, the sum of the first k values
         G = some.gather(1, order.unsqueeze(-1).expand(n, q, width)).to(exact).cumsum_(1)
-        poison = G[:, -1:] * 0  # nan if one of the values is not finite
+        poison = G[:, -1:] * 0 + bad_key  # nan if one of the values is not finite
         y = G.gather(1, last.expand(n, p, width))
         if relu:
             y *= rise

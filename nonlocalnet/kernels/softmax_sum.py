@@ -10,11 +10,14 @@ inputs are (float64 stays).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .relu_sum_torch import PAIRS_AT_ONCE
 
 
 @torch.library.custom_op("nonlocalnet::softmax_rows", mutates_args=())
@@ -45,7 +48,14 @@ def softmax_rows_backward(
 
 @torch.library.custom_op("nonlocalnet::softmax_fused", mutates_args=())
 def softmax_fused(theta: Tensor, phi: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """The same on a CPU, for g as wide as theta; and the logarithms of the rows' sums."""
+    """The same on a CPU, for g as wide as theta; and the logarithms of the rows' sums.
+
+    Where a number is not finite, torch's kernel may hide it, so the rows are formed.
+    """
+    if not all(math.isfinite(t.sum(dtype=_precise(t[:0]).dtype)) for t in (theta, phi, g)):
+        n, p, _ = theta.shape
+        nowhere = _precise(theta.new_empty(0)).new_full((n, 1, p), math.nan)
+        return softmax_rows(theta, phi, g, max(1, PAIRS_AT_ONCE // phi.shape[:2].numel())), nowhere
     y, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *_one_head(theta, phi, g), scale=1.0
     )
