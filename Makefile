@@ -4,19 +4,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# all of them take long; one alone: make bench BENCH=benchmarks/whole_network.py
-BENCH ?= $(filter-out benchmarks/measure.py,$(wildcard benchmarks/*.py))
+# about 20 minutes on one core; one alone: make bench BENCH=benchmarks/blocks.py
+BENCH ?= $(addprefix benchmarks/,operation.py blocks.py memory.py whole_network.py)
 # one thread per test process: on shared cores more of them are slower
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo test lint format bench bench-demo docs clean
 
 help:
 	@echo "make demo    set up and run the main job on the embedded data set"
 	@echo "make test    set up, lint and run all tests"
 	@echo "make lint    ruff and mypy             make format  rewrite the sources in the house style"
 	@echo "make bench   measure against peers     make docs    build the site into site/"
+	@echo "make bench-demo   the demo with three seeds, and how a block should start: an hour"
 	@echo "make clean   remove what was built, .venv included; runs/ and demo/ stay"
 
 setup: $(READY)
@@ -52,8 +53,13 @@ format: $(READY)
 
 bench: $(READY)
 	@for file in $(BENCH); do \
-	    echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
+	    echo "== $$file"; $(ONE_THREAD) NUMBA_NUM_THREADS=1 $(BIN)/python $$file || exit 1; \
 	done
+	$(BIN)/python benchmarks/table.py
+
+bench-demo: $(READY)
+	$(ONE_THREAD) $(BIN)/python benchmarks/reunion.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/block_start.py
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict

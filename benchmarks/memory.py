@@ -1,53 +1,70 @@
-"""Peak memory of the operation, forward and backward, at N and 2 N positions.
+"""Peak memory of the operation at N and 2 N positions (P8), forward, and forward and backward.
 
-    python benchmarks/memory.py [N]
+    python benchmarks/memory.py [--check]
 
-Growth of the resident memory of a fresh process around one step, after a small one (Linux);
-embeddings of 32 channels, g of 64 (wider than theta, so "gaussian" takes a few rows at a time).
+Growth of the resident memory of a fresh process around one step that makes its own inputs (Linux):
+embeddings of 32 channels; g as wide, or wider for "gaussian", which then takes some rows at a time.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from measure import keep
+from goals import BOTH
+from measure import command_line, peak, report, spread
 
-from nonlocalnet.ops import PAIRWISE
-
-STEP = """
-import ctypes, sys, torch
-torch.set_num_threads(1)
 from nonlocalnet import non_local
-pairwise, n = sys.argv[1], int(sys.argv[2])
-def step(n):
-    t = [torch.randn(1, n, width, requires_grad=True) for width in (32, 32, 64)]
-    weight = torch.randn(64, requires_grad=True) if pairwise == "concatenation" else None
-    non_local(*t, pairwise, weight=weight).square().mean().backward()
-def status(key):
-    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
-step(64)  # what the first call loads is no part of the growth
-ctypes.CDLL(None).malloc_trim(0)  # nor is what imports have left free
-open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
-before = status("VmRSS")
-step(n)
-print(status("VmHWM") - before)
-"""
+
+# function: N and the width of g
+SIZES = {
+    "gaussian": (10_000, 64),
+    "embedded_gaussian": (10_000, 32),
+    "dot_product": (40_000, 32),
+    "concatenation": (40_000, 32),
+}
+REPEATS = 2
 
 
-def peak(pairwise: str, n: int) -> float:
-    """Growth in MB."""
-    command = [sys.executable, "-c", STEP, pairwise, str(n)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e3
+def operation(pairwise: str, n: int, width: int, backward: bool) -> Callable[[], None]:
+    """One step for `measure.peak`, inputs included."""
+
+    def step() -> None:
+        # as a convolution leaves them: (N, C, P) in memory
+        theta, phi, g = (
+            torch.randn(1, w, n).requires_grad_().transpose(1, 2) for w in (32, 32, width)
+        )
+        weight = torch.randn(64, requires_grad=True) if pairwise == "concatenation" else None
+        with torch.inference_mode(not backward):
+            y = non_local(theta, phi, g, pairwise, weight=weight)
+            if backward:
+                y.square().mean().backward()
+
+    return step
+
+
+def growth(check: bool, seconds: float = 0.0) -> dict[str, Any]:
+    """P8."""
+    rows = {}
+    for backward in (False, True):
+        for pairwise, (n, width) in SIZES.items():
+            given = {"pairwise": pairwise, "width": width, "backward": backward}
+            pairs = [
+                [peak("memory:operation", {"n": 64}, check, n=size, **given) for size in (n, 2 * n)]
+                for _ in range(1 if check else REPEATS)
+            ]
+            rows[f"{pairwise}, {BOTH if backward else 'forward'}"] = {
+                "measured": spread([large / small for small, large in pairs]),
+                "MB at N": spread([small / 1e6 for small, _ in pairs])["median"],
+                "MB at 2 N": spread([large / 1e6 for _, large in pairs])["median"],
+                "N": n,
+                "rounds": len(pairs),
+            }
+    return {"rows": rows}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    found = {}
-    for pairwise in PAIRWISE:
-        small, large = peak(pairwise, n), peak(pairwise, 2 * n)
-        found[pairwise] = {"MB at N": small, "MB at 2 N": large, "growth": large / small}
-        print(f"{pairwise:18} {small:6.1f} MB  {large:6.1f} MB  {large / small:.2f}x")
-    keep("memory", {"N": n, "functions": found})
+    options = command_line("Peak memory of the operation.", {"P8": growth})
+    report("P8", growth(options.check), options.check)

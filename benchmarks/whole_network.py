@@ -1,10 +1,9 @@
 """I3D-NL ResNet-50 on one clip of 8 x 224 x 224, CPU inference: ours against the plain form.
 
-    python benchmarks/whole_network.py [rounds]
+    python benchmarks/whole_network.py [seconds]
 
 The plain form stands for PySlowFast's and PyTorchVideo's eager models: the same layers and
-weights as nn.Conv3d, nn.MaxPool3d and nn.BatchNorm3d in the default layout, and a block of four
-1x1x1 convolutions with einsum, softmax over the matrix of pairs, einsum.
+weights as nn.Conv3d, nn.MaxPool3d and nn.BatchNorm3d in the default layout, and their block.
 """
 
 from __future__ import annotations
@@ -14,35 +13,12 @@ from typing import Any
 
 import torch
 from measure import keep, paired
+from peers import SlowFastForm
 from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock, create_model
 from nonlocalnet.resnet import BatchNorm3d, Conv3d, MaxPool3d, ResNet3d
 from nonlocalnet.surgery import blocks
-
-
-class PlainBlock(nn.Module):
-    def __init__(self, block: NonLocalBlock) -> None:
-        super().__init__()
-        assert block.theta is not None
-        assert block.phi is not None
-        self.theta, self.phi, self.g, self.out = (
-            _conv(layer) for layer in (block.theta, block.phi, block.g, block.out)
-        )
-        self.pool = nn.MaxPool3d((1, 2, 2))
-        self.norm = nn.BatchNorm3d(block.channels)
-        assert block.norm is not None
-        self.norm.load_state_dict(block.norm.state_dict())
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pool(x)
-        theta, phi, g = (
-            layer(t).flatten(2)
-            for layer, t in ((self.theta, x), (self.phi, pooled), (self.g, pooled))
-        )
-        weights = torch.einsum("ncp,ncq->npq", theta, phi).softmax(-1)
-        y = torch.einsum("npq,ncq->ncp", weights, g).unflatten(2, x.shape[2:])
-        return x + self.norm(self.out(y))
 
 
 class PlainNetwork(nn.Module):
@@ -63,14 +39,6 @@ class PlainNetwork(nn.Module):
         return self.fc(self.stages(self.stem(x)).mean((2, 3, 4)))
 
 
-def _conv(linear: nn.Linear) -> nn.Conv3d:
-    conv = nn.Conv3d(linear.in_features, linear.out_features, 1)
-    conv.load_state_dict(
-        {"weight": linear.weight[:, :, None, None, None], "bias": linear.bias}, assign=True
-    )
-    return conv
-
-
 def _plain(module: nn.Module) -> nn.Module:
     if isinstance(module, Conv3d):
         conv = nn.Conv3d(
@@ -89,7 +57,9 @@ def _plain(module: nn.Module) -> nn.Module:
     module._forward_hooks.clear()
     for name, child in list(module.named_children()):
         setattr(module, name, _plain(child))
-    return nn.Sequential(module, PlainBlock(block)) if isinstance(block, NonLocalBlock) else module
+    return (
+        nn.Sequential(module, SlowFastForm(block)) if isinstance(block, NonLocalBlock) else module
+    )
 
 
 def networks(seed: int = 0) -> tuple[nn.Module, nn.Module]:
@@ -109,22 +79,23 @@ def networks(seed: int = 0) -> tuple[nn.Module, nn.Module]:
     return ours, PlainNetwork(build()).eval()
 
 
-def run(rounds: int) -> dict[str, Any]:
+def run(seconds: float) -> dict[str, Any]:
     ours, plain = networks()
     x = torch.randn(1, 3, 8, 224, 224)
     with torch.inference_mode():
         a, b = ours(x), plain(x)
         error = float((a - b).abs().max() / b.std())
-        result = paired(lambda: ours(x), lambda: plain(x), rounds)
+        result = paired(lambda: ours(x), lambda: plain(x), seconds)
     return {"what": "I3D-NL R50 8x224x224, inference, CPU", "error": error, **result}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = run(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    result = run(float(sys.argv[1]) if len(sys.argv) > 1 else 20.0)
     keep("whole_network", result)
+    measured = result["measured"]
     print(
         f"{result['what']}: ours {result['ours_s']:.2f} s, plain {result['theirs_s']:.2f} s,"
-        f" {result['ratio']:.2f}x (from {result['ratio_min']:.2f} to {result['ratio_max']:.2f});"
+        f" {measured['median']:.2f}x (from {measured['min']:.2f} to {measured['max']:.2f});"
         f" largest difference {result['error']:.1e} of the logits' deviation"
     )

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import oracle
@@ -9,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measure import peak
+from memory import SIZES
 from torch import Tensor
 
 from nonlocalnet import non_local, ops
@@ -275,51 +275,16 @@ def test_an_unknown_normaliser_is_told() -> None:
         Pairwise(lambda theta, phi: theta @ phi.mT, "sofmax")  # type: ignore[arg-type]
 
 
-PEAK = """
-import ctypes, sys, torch
-torch.set_num_threads(1)
-from nonlocalnet import non_local
-pairwise, n, d = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def step(n):
-    # as a convolution leaves them: (N, C, P) in memory
-    t = [torch.randn(1, w, n).requires_grad_().transpose(1, 2) for w in (32, 32, d)]
-    weight = torch.randn(64, requires_grad=True) if pairwise == "concatenation" else None
-    non_local(*t, pairwise, weight=weight).square().mean().backward()
-def status(key):
-    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
-step(64)  # what the first call loads is no part of the growth
-ctypes.CDLL(None).malloc_trim(0)  # nor is what imports have left free
-open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
-before = status("VmRSS")
-step(n)
-print(status("VmHWM") - before)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux's /proc")
-@pytest.mark.parametrize(
-    ("pairwise", "d", "n"),
-    [
-        ("gaussian", 64, 10_000),
-        ("embedded_gaussian", 32, 10_000),
-        ("dot_product", 32, 40_000),
-        ("concatenation", 32, 40_000),
-    ],
-)
-def test_memory_is_linear_in_the_positions(pairwise: str, d: int, n: int) -> None:
+@pytest.mark.parametrize("pairwise", SIZES)
+def test_memory_is_linear_in_the_positions(pairwise: str) -> None:
     """Peak growth of forward + backward at 2 N is at most 2.1 times that at N.
 
-    Resident memory of a fresh process each, in which every tensor is mapped by itself: which
-    holes of a heap it would fill changes from run to run. The N x N matrix would be 1.6 GB at
-    the larger size or more.
+    Resident memory of a fresh process each. The N x N matrix would be 1.6 GB at the larger size or
+    more.
     """
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-
-    def peak(n: int) -> int:
-        command = [sys.executable, "-c", PEAK, pairwise, str(n), str(d)]
-        run = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        return int(run.stdout)
-
-    small, large = peak(n), peak(2 * n)
-    assert large <= 2.1 * small, f"{small} kB at {n} positions, {large} kB at {2 * n}"
+    n, width = SIZES[pairwise]
+    given = {"pairwise": pairwise, "width": width, "backward": True}
+    small, large = (peak("memory:operation", {"n": 64}, n=size, **given) for size in (n, 2 * n))
+    assert large <= 2.1 * small, f"{small} bytes at {n} positions, {large} at {2 * n}"
