@@ -9,16 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import FrozenBatchNorm, Layer, add_product, followed, is_plain, product, with_norm
+from .linear import (
+    FrozenBatchNorm,
+    Layer,
+    add_product,
+    followed,
+    is_channels_first,
+    is_plain,
+    product,
+    product_channels_first,
+    with_norm,
+)
 from .ops import SUM, Pairwise, Scores, attention_rows, factors, find_pairwise, non_local
-from .positions import Mode, fold, locate, pool, to_grid, to_tokens, unfold, window
+from .positions import Mode, fold, locate, pool, to_grid, to_rows, to_tokens, unfold, window
 
 Subsample = Literal["before", "after", "none"]
 Norm = Literal["batch", "frozen", "none"]
 ZeroInit = Literal["norm", "out", "none"]
 Init = Literal["normal", "msra"]
-
-
 Function = tuple[str | Pairwise | Scores, float | None, Tensor | None]  # pairwise, scale, w_f
 
 
@@ -173,6 +181,9 @@ class NonLocalBlock(nn.Module):
             left, right = self._unfold(non_local(theta, phi, g, *function), x), weight.mT
         if norm is None:
             return add_product(x, left, right, bias)
+        if is_channels_first(x) and isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm):
+            z = norm(product_channels_first(left, right, bias))  # (N, C, P)
+            return x + z.unflatten(2, x.shape[2:])
         return x + to_grid(self._normed(product(left, right, bias)), x.shape[2:])
 
     def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
@@ -199,14 +210,14 @@ class NonLocalBlock(nn.Module):
         self, x: Tensor, theta_of: Layer | None, phi_of: Layer | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         self._check(x)
-        tokens = to_tokens(x)  # (N, P, C): a view where x is channels-last
+        tokens = to_rows(x)  # (N, P, C): a view where x is channels-last
         theta = tokens if theta_of is None else theta_of(tokens)
         if self.subsample == "after":
             g = to_tokens(pool(to_grid(self.g(tokens), x.shape[2:])))
             keys = x if phi_of is None else to_grid(phi_of(tokens), x.shape[2:])
             phi = to_tokens(pool(keys))
         else:
-            keys = to_tokens(pool(x)) if self.subsample == "before" else tokens
+            keys = to_rows(pool(x)) if self.subsample == "before" else tokens
             phi = keys if phi_of is None else phi_of(keys)
             g = self.g(keys)
         frames = x.shape[2]

@@ -43,8 +43,7 @@ class FrozenBatchNorm(nn.Module):
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """The gain and the shift that it is: y = gain x + shift."""
-        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return gain, self.bias - self.running_mean * gain
+        return _affine(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         state.pop(f"{prefix}num_batches_tracked", None)
@@ -64,12 +63,20 @@ def with_norm(
     elif isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) and not norm.training:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        shift = norm.bias - norm.running_mean * gain
+        gain, shift = _affine(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
     else:
         return weight, bias, norm
-    gain, shift = gain.to(weight.dtype), shift.to(weight.dtype)
-    return weight * gain.unsqueeze(1), shift if bias is None else shift + bias * gain, None
+    if gain.dtype != weight.dtype:
+        gain, shift = gain.to(weight.dtype), shift.to(weight.dtype)
+    shift = shift if bias is None else torch.addcmul(shift, bias, gain)
+    return weight * gain.unsqueeze(1), shift, None
+
+
+def _affine(
+    weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    gain = weight * torch.rsqrt(var + eps)
+    return gain, torch.addcmul(bias, mean, gain, value=-1)
 
 
 def is_plain(layer: nn.Module | None) -> bool:
@@ -89,11 +96,24 @@ def followed(layer: nn.Module | None, w: Tensor) -> Layer:
     return functools.partial(F.linear, weight=w @ layer.weight, bias=bias)
 
 
+def is_channels_first(x: Tensor) -> bool:
+    """Whether features (N, C, *positions) lie in torch's default order, channel by channel."""
+    return x.is_contiguous() and not to_tokens(x).is_contiguous()
+
+
 def product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     """left right + bias for left (N, P, D) and right (D, C) or (N, D, C): (N, P, C)."""
     if right.dim() == 2:
         return F.linear(left, right.mT, bias)
     return left @ right if bias is None else torch.baddbmm(bias, left, right)
+
+
+def product_channels_first(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """The same as (N, C, P), which is how channels-first features go on without a slow copy."""
+    columns = right.mT.expand(len(left), -1, -1)
+    if bias is None:
+        return columns @ left.mT
+    return torch.baddbmm(bias.unsqueeze(1).to(columns.dtype), columns, left.mT)
 
 
 def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
@@ -105,11 +125,11 @@ def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> 
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if autocast or not x.dtype == left.dtype == right.dtype:
         return x + to_grid(product(left, right, bias), grid)
-    tokens = to_tokens(x)
-    if not tokens.is_contiguous():  # channels first: the same with rows and columns exchanged
+    if is_channels_first(x):
         columns = x.flatten(2)
         start = columns.clone() if bias is None else columns + bias.unsqueeze(1)
         return start.baddbmm_(right.mT.expand(len(x), -1, -1), left.mT).unflatten(2, grid)
+    tokens = to_tokens(x)
     if right.dim() == 2:
         tokens, left = tokens.flatten(0, 1), left.flatten(0, 1)
     start = tokens.clone() if bias is None else tokens + bias

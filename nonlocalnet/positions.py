@@ -20,6 +20,12 @@ def to_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+def to_rows(x: Tensor) -> Tensor:
+    """`to_tokens` for several products: copied at once where each product would copy it."""
+    tokens = to_tokens(x)
+    return tokens if x.shape[0] == 1 else tokens.contiguous()
+
+
 def to_grid(tokens: Tensor, grid: Sequence[int]) -> Tensor:
     """(N, P, C) -> (N, C, *grid), a view that is channels-last."""
     return tokens.transpose(1, 2).unflatten(2, tuple(grid))
@@ -79,6 +85,8 @@ def pool(x: Tensor) -> Tensor:
         return F.max_pool1d(x, cells)
     if x.dim() == 4:
         return F.max_pool2d(x, cells)
+    if x.is_contiguous():
+        return F.max_pool3d(x, cells)
     # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
     frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), cells[1:])
     return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

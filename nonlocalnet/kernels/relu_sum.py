@@ -7,8 +7,7 @@ k_i the number of t below a_i and G_k the sum of the first k values, H_i = G_(k_
 in Abel's form, S_(k+1) = S_k + (t_(k+1) - t_k) G_k and R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its
 increments never cancel, as a_i G - sum t g does. O((P + Q) log(P + Q) + (P + Q) D) in time.
 
-Both are registered operators (`torch.ops.nonlocalnet.relu_sum`, `step_sum`, and the first one's
-gradient), so compiled and exported graphs hold them whole. The derivatives of R are R with a and b
+Both, and the gradient of R, are operators of torch. The derivatives of R are R with a and b
 exchanged and H, and that of H is H exchanged: every order of gradient is free of the matrix.
 """
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import relu_sum_torch
+from .operator import operator
 from .relu_sum_torch import paired_backward, paired_sum
 
 # ReLU'(0) = 0, torch's convention: of the sorted lists, only what lies strictly above counts.
@@ -42,56 +42,11 @@ def form(device: str) -> ModuleType:
         return relu_sum_torch
 
 
-@torch.library.custom_op("nonlocalnet::relu_sum", mutates_args=())
-def relu_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    """R for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype. No size may be zero."""
-    return _sum(a, b, g, True)
-
-
-@torch.library.custom_op("nonlocalnet::step_sum", mutates_args=())
-def step_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    """H for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype."""
-    return _sum(a, b, g, False)
-
-
-@torch.library.custom_op("nonlocalnet::relu_sum_backward", mutates_args=())
-def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """da_i = dy_i . H(a, b, g)_i,  db_j = g_j . H(b, a, dy)_j,  dg_j = R(b, a, dy)_j."""
-    backward = form(g.device.type).sorted_backward if _finite(a, b, g, dy) else paired_backward
-    da, db, dg = backward(a, b, g, dy)
-    return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype)
-
-
-def _sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    total: Tensor = (form(g.device.type).sorted_sum if _finite(a, b, g) else paired_sum)(
-        a, b, g, relu
-    )
-    return total
-
-
-def _finite(*tensors: Tensor) -> bool:
-    """Whether sorting serves: inf and nan go through the matrix product, which defines them.
-
-    Asked on a CPU only; elsewhere the answer would hold up the device.
-    """
-    return tensors[0].device.type != "cpu" or all(
-        math.isfinite(t.sum(dtype=t.dtype if t.dtype == torch.float64 else torch.float32))
-        for t in tensors
-    )
-
-
-@relu_sum.register_fake
-def _(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+def _sum_fake(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
 
 
-@step_sum.register_fake
-def _(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
-
-
-@relu_sum_backward.register_fake
-def _(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradient_fake(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return a.new_empty(a.shape), b.new_empty(b.shape), g.new_empty(g.shape)
 
 
@@ -99,14 +54,15 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _relu_sum_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     a, b, g = ctx.saved_tensors
     if not any(ctx.needs_input_grad[:2]):
         return None, None, relu_sum(b, a, dy)
-    return relu_sum_backward(a, b, g, dy)
+    da, db, dg = relu_sum_backward(a, b, g, dy)
+    return da, db, dg
 
 
-def _step_sum_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+def _step_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     a, b, _ = ctx.saved_tensors
     return None, None, step_sum(b, a, dy)  # a and b only move steps
 
@@ -125,6 +81,43 @@ def _second_gradient(ctx: Any, va: Tensor, vb: Tensor, vg: Tensor) -> tuple[Tens
     return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype), ddy.to(dy.dtype)
 
 
-relu_sum.register_autograd(_relu_sum_gradient, setup_context=_keep_inputs)
-step_sum.register_autograd(_step_sum_gradient, setup_context=_keep_inputs)
-relu_sum_backward.register_autograd(_second_gradient, setup_context=_keep_inputs)
+@operator("(Tensor a, Tensor b, Tensor g) -> Tensor", _sum_fake, _gradient, _keep_inputs)
+def relu_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """R for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype. No size may be zero."""
+    return _sum(a, b, g, True)
+
+
+@operator("(Tensor a, Tensor b, Tensor g) -> Tensor", _sum_fake, _step_gradient, _keep_inputs)
+def step_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """H for a (N, P), b (N, Q), g (N, Q, D): (N, P, D) in g's dtype."""
+    return _sum(a, b, g, False)
+
+
+@operator(
+    "(Tensor a, Tensor b, Tensor g, Tensor dy) -> (Tensor, Tensor, Tensor)",
+    _gradient_fake,
+    _second_gradient,
+    _keep_inputs,
+)
+def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """da_i = dy_i . H(a, b, g)_i,  db_j = g_j . H(b, a, dy)_j,  dg_j = R(b, a, dy)_j."""
+    backward = form(g.device.type).sorted_backward if _finite(a, b, g, dy) else paired_backward
+    da, db, dg = backward(a, b, g, dy)
+    return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype)
+
+
+def _sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
+    total = form(g.device.type).sorted_sum if _finite(a, b, g) else paired_sum
+    found: Tensor = total(a, b, g, relu)
+    return found
+
+
+def _finite(*tensors: Tensor) -> bool:
+    """Whether sorting serves: inf and nan go through the matrix product, which defines them.
+
+    Asked on a CPU only; elsewhere the answer would hold up the device.
+    """
+    return tensors[0].device.type != "cpu" or all(
+        math.isfinite(t.sum(dtype=t.dtype if t.dtype == torch.float64 else torch.float32))
+        for t in tensors
+    )
