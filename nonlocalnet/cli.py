@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "predict": commands.predict,
     "attend": commands.attend,
     "show": commands.show,
+    "cost": commands.cost,
     "doctor": commands.doctor,
     "demo": commands.demo,
 }

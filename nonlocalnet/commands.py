@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -21,20 +21,23 @@ from .flags import (
     check_model,
     check_non_local,
     check_output,
+    find_network,
+    parse_shape,
     parse_views,
     reading_processes,
     watched,
 )
 from .machine import Device, this_machine
-from .models import MODELS, create_model
 from .recipes import Recipe, check
 from .terminal import (
     progress_bar,
     say,
     say_json,
-    show_cost,
     show_facts,
     show_files,
+    show_functions,
+    show_memory,
+    show_parts,
     show_prediction,
     show_result,
 )
@@ -263,7 +266,7 @@ def show(
     frames: int | None = None,
     size: int | None = None,
 ) -> int:
-    """A network with its edits: output, parameters, multiply-adds and memory of each part.
+    """A network with its edits: output, parameters and multiply-adds of each part.
 
     Multiply-adds are those of one clip, of convolutions, linear layers and non-local products.
 
@@ -276,27 +279,7 @@ def show(
     from .cost import cost
     from .surgery import describe
 
-    if model and Path(model).exists():
-        if network != Network():
-            raise UsageError(f"{model} is a trained network; leave out the flags that build one")
-        from .weights import load
-
-        built = load(model)
-    elif model in MODELS:
-        check_non_local(model, network.non_local)
-        if network.num_classes < 1:
-            raise UsageError(f"--num-classes is at least 1; it came as {network.num_classes}")
-        options = {k: v for k, v in vars(network).items() if v is not None}
-        if not model.startswith("i3d") and network.inflate_style == "3x1x1":
-            del options["inflate_style"]
-        try:
-            built = create_model(model, **options)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    else:
-        raise UsageError(
-            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}"
-        )
+    built = find_network(model, network)
     card = card_of(built)
     for name, value in (("frames", frames), ("size", size)):
         if value is not None and value < 1:
@@ -307,8 +290,76 @@ def show(
     except ValueError as error:
         raise UsageError(str(error)) from None
     say(f"{card.architecture['name']}, one clip of {' x '.join(map(str, shape))}, float32")
-    show_cost(rows)
+    show_parts(rows)
     say(describe(built))
+    return 0
+
+
+def cost(
+    model: Positional[str],
+    network: Network,
+    input: str | None = None,
+    train: bool = False,
+    batch: int = 1,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    json: bool = False,
+) -> int:
+    """What a network takes before anything is run: multiply-adds and peak memory of each part.
+
+    Nothing is computed, so this needs neither the memory nor the time that it tells of. Where the
+    network has non-local blocks, the four pairwise functions follow side by side.
+
+    Args:
+        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
+        network: Only for a name.
+        input: A clip, CHANNELSxFRAMESxHEIGHTxWIDTH, such as 3x32x224x224; None is what the
+            network is made for.
+        train: A step of training, forward and backward, instead of inference.
+        batch: Clips at a time.
+        dtype: Type of weights and clips. With --train a 16-bit type is mixed precision, where the
+            weights stay float32.
+        json: One line of JSON instead of the tables.
+    """
+    import torch
+
+    from .cost import compare_functions, momentum_bytes
+    from .cost import cost as count
+
+    built = find_network(model, network)
+    if batch < 1:
+        raise UsageError(f"--batch is a number of clips, such as 8; it came as {batch}")
+    card = card_of(built)
+    shape = parse_shape(input) if input else (3, card.frames, card.crop, card.crop)
+    kind = getattr(torch, dtype)
+    try:
+        rows = count(built, shape, batch=batch, dtype=kind, train=train)
+        functions = []
+        if card.architecture["non_local"]:
+            functions = compare_functions(built, shape, batch=batch, dtype=kind)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    momentum = momentum_bytes(built)
+    if json:
+        from json import dumps
+
+        found = {
+            "network": card.architecture,
+            "input": shape,
+            "batch": batch,
+            "dtype": dtype,
+            "train": train,
+            "parts": [dataclasses.asdict(row) for row in rows],
+            "momentum": momentum,
+            "functions": [dataclasses.asdict(function) for function in functions],
+        }
+        say_json(dumps(found, default=str))
+        return 0
+    clips = "one clip" if batch == 1 else f"{batch} clips"
+    work = "a training step" if train else "inference"
+    say(f"{card.architecture['name']}, {clips} of {' x '.join(map(str, shape))}, {dtype}, {work}")
+    show_memory(rows, momentum if train else None)
+    if functions:
+        show_functions(functions)
     return 0
 
 

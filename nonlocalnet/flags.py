@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import sys
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +15,12 @@ from tyro.conf import arg
 from .block import Norm, Subsample
 from .errors import UserError
 from .machine import Device, this_machine
-from .models import MODELS, SIZES, InflateStyle
+from .models import MODELS, SIZES, InflateStyle, create_model
 from .positions import Mode
 from .recipes import RECIPES, PairwiseName, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local
 Out = Annotated[Path, arg(aliases=["-o"])]
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 else:  # a new recipe becomes a choice without being named twice
     RecipeName = Literal[tuple(RECIPES)]
 MOST_CLIPS = 1000  # of one video; the paper takes 10
+MOST_NUMBERS = 10**9  # of one clip; 32 frames of 224 x 224 have five million
 
 
 class UsageError(UserError):
@@ -75,6 +80,47 @@ def parse_views(text: str | None) -> tuple[int | None, int | None]:
             f"--views takes {MOST_CLIPS} clips of a video at most; it came as {text!r}"
         )
     return int(match[1]), int(match[2])
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Channels, frames, height and width of "3x32x224x224"."""
+    match = re.fullmatch(r"([1-9]\d*)" + r"[x×]([1-9]\d*)" * 3, text.strip())
+    if match is None:
+        raise UsageError(
+            f"--input is CHANNELSxFRAMESxHEIGHTxWIDTH, such as 3x32x224x224; it came as {text!r}"
+        )
+    if sum(map(len, match.groups())) > 20 or prod(map(int, match.groups())) > MOST_NUMBERS:
+        raise UsageError(
+            f"--input takes a clip of {MOST_NUMBERS} numbers at most; it came as {text!r}"
+        )
+    return tuple(map(int, match.groups()))
+
+
+def find_network(model: str, network: Network) -> nn.Module:
+    """The network that a folder of a run, a checkpoint or a name with its flags stands for.
+
+    Raises `UsageError` if there is none.
+    """
+    if model and Path(model).exists():
+        if network != Network():
+            raise UsageError(f"{model} is a trained network; leave out the flags that build one")
+        from .weights import load
+
+        return load(model)
+    if model not in MODELS:
+        raise UsageError(
+            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}"
+        )
+    check_non_local(model, network.non_local)
+    if network.num_classes < 1:
+        raise UsageError(f"--num-classes is at least 1; it came as {network.num_classes}")
+    options = {k: v for k, v in vars(network).items() if v is not None}
+    if not model.startswith("i3d") and network.inflate_style == "3x1x1":
+        del options["inflate_style"]
+    try:
+        return create_model(model, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_model(name: str) -> None:

@@ -19,7 +19,7 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from .check import FileReport
-    from .cost import Row
+    from .cost import FunctionCost, Row
     from .doctor import Fact
     from .metrics import Rate, Result
     from .prediction import Prediction
@@ -92,21 +92,54 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show_cost(rows: Sequence[Row]) -> None:
-    """Stages and blocks of a network: output, parameters, multiply-adds, activations."""
+def show_parts(rows: Sequence[Row]) -> None:
+    """Stages and blocks of a network: output, parameters, multiply-adds."""
+    cells = [[row.name, row.kind, *_size(row)] for row in rows]
+    show_table(("part", "kind", "output", "parameters", "multiply-adds"), cells, right=(3, 4))
+
+
+def show_memory(rows: Sequence[Row], momentum: int | None) -> None:
+    """Memory of each part, and what it means; `momentum` in bytes is that of a training step."""
+    train = momentum is not None
+    heads = ["part", "output", "parameters", "multiply-adds", "peak", "adds"]
+    cells = []
+    for row in rows:
+        taken = [row.peak, row.adds, *([row.kept] if train else [])]
+        cells.append([row.name, *_size(row), *map(_mb, taken)])
+    show_table([*heads, *(["keeps"] if train else [])], cells, right=range(2, len(heads) + train))
+    fixed = _mb(rows[-1].peak - rows[-1].adds)
+    say(f"peak: the most in use at once while the part runs; weights and input are {fixed} of it")
+    say("adds: the most that came on top of what was in use when the part began")
+    if momentum is not None:
+        say("keeps: what is made in the part and needed by the backward pass")
+        both = f"SGD's momentum {_mb(momentum)}, AdamW's moments {_mb(2 * momentum)}"
+        say(f"the optimiser's state comes on top: {both}")
+
+
+def show_functions(functions: Sequence[FunctionCost]) -> None:
+    """The whole network with each pairwise function."""
+    say("")
+    heads = ("pairwise", "parameters", "multiply-adds", "peak, inference", "peak, training")
     cells = [
         [
-            row.name,
-            row.kind,
-            " x ".join(map(str, row.shape)),
-            f"{row.parameters / 1e6:.3f} M",
-            f"{row.multiply_adds / 1e9:.3f} G",
-            f"{row.activations * 4 / 2**20:.1f} MB",
+            f.pairwise,
+            f"{f.parameters / 1e6:.3f} M",
+            f"{f.multiply_adds / 1e9:.3f} G",
+            _mb(f.inference),
+            _mb(f.training),
         ]
-        for row in rows
+        for f in functions
     ]
-    heads = ("part", "kind", "output", "parameters", "multiply-adds", "activations")
-    show_table(heads, cells, right=(3, 4, 5))
+    show_table(heads, cells, right=range(1, len(heads)))
+
+
+def _size(row: Row) -> list[str]:
+    shape = " x ".join(map(str, row.shape))
+    return [shape, f"{row.parameters / 1e6:.3f} M", f"{row.multiply_adds / 1e9:.3f} G"]
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
 
 
 def show_result(result: Result) -> None:

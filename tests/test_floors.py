@@ -21,10 +21,10 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
     0: "errors card positions linear ops kernels clips transforms machine metrics sources packets"
-    " reading",
+    " reading meter",
     1: "block shift resnet twins video folders look synthetic",
-    2: "surgery datasets check cost",
-    3: "models recipes weights scoring",
+    2: "surgery datasets check",
+    3: "models recipes weights scoring cost",
     4: "evaluate report prediction attention sight picture training",
     5: "train exam demo doctor terminal",
     6: "flags commands cli __main__",

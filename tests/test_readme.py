@@ -102,6 +102,19 @@ def test_pins_are_pins_without_addresses() -> None:
     assert wanted - {"nonlocalnet"} <= named
 
 
+@pytest.mark.slow
+def test_costs_are_those_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "nonlocalnet cost i3d_resnet50 --non-local 5 --input 3x32x224x224"
+    assert cli.main(line.split()[1:]) == 0
+    printed = capsys.readouterr().out
+    site = (ROOT / "docs" / "networks.md").read_text("utf-8")
+    assert line in site
+    assert printed in site
+    readme = README.read_text("utf-8")
+    assert line in readme
+    assert printed.partition("\n\n")[2] in readme
+
+
 def test_costs_in_the_site_are_those_that_show_prints() -> None:
     """`test_cli` compares the same figures with what `show` prints."""
     text = (ROOT / "docs" / "networks.md").read_text("utf-8")
