@@ -1,4 +1,4 @@
-"""The command line: from its words to a command of `commands`, and from errors to exit codes."""
+"""The command line: from its words to a command, and from errors to exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, commands
+from . import __version__, commands, overview
 from .errors import UserError
 from .flags import NonLocal
 from .recipes import RECIPES, Recipe
@@ -28,8 +28,8 @@ COMMANDS: dict[str, Command] = {
     "test": commands.run_test,
     "predict": commands.predict,
     "attend": commands.attend,
-    "show": commands.show,
-    "cost": commands.cost,
+    "show": overview.show,
+    "cost": overview.cost,
     "doctor": commands.doctor,
     "demo": commands.demo,
 }

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from .card import card_of
 from .errors import UserError
 from .flags import (
     Interrupted,
-    Network,
     Out,
     RecipeName,
     UsageError,
@@ -21,8 +19,6 @@ from .flags import (
     check_model,
     check_non_local,
     check_output,
-    find_network,
-    parse_shape,
     parse_views,
     reading_processes,
     watched,
@@ -35,9 +31,6 @@ from .terminal import (
     say_json,
     show_facts,
     show_files,
-    show_functions,
-    show_memory,
-    show_parts,
     show_prediction,
     show_result,
 )
@@ -257,109 +250,6 @@ def attend(
     for sight in sights:
         say(", ".join(sight.look.words()))
     say(f"picture: {out}")
-    return 0
-
-
-def show(
-    model: Positional[str],
-    network: Network,
-    frames: int | None = None,
-    size: int | None = None,
-) -> int:
-    """A network with its edits: output, parameters and multiply-adds of each part.
-
-    Multiply-adds are those of one clip, of convolutions, linear layers and non-local products.
-
-    Args:
-        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
-        network: Only for a name.
-        frames: Frames of the clip; None is what the network is made for.
-        size: Height and width of the clip; None is what the network is made for.
-    """
-    from .cost import cost
-    from .surgery import describe
-
-    built = find_network(model, network)
-    card = card_of(built)
-    for name, value in (("frames", frames), ("size", size)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is at least 1; it came as {value}")
-    shape = (3, frames or card.frames, size or card.crop, size or card.crop)
-    try:
-        rows = cost(built, shape)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    say(f"{card.architecture['name']}, one clip of {' x '.join(map(str, shape))}, float32")
-    show_parts(rows)
-    say(describe(built))
-    return 0
-
-
-def cost(
-    model: Positional[str],
-    network: Network,
-    input: str | None = None,
-    train: bool = False,
-    batch: int = 1,
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-    json: bool = False,
-) -> int:
-    """What a network takes before anything is run: multiply-adds and peak memory of each part.
-
-    Nothing is computed, so this needs neither the memory nor the time that it tells of. Where the
-    network has non-local blocks, the four pairwise functions follow side by side.
-
-    Args:
-        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
-        network: Only for a name.
-        input: A clip, CHANNELSxFRAMESxHEIGHTxWIDTH, such as 3x32x224x224; None is what the
-            network is made for.
-        train: A step of training, forward and backward, instead of inference.
-        batch: Clips at a time.
-        dtype: Type of weights and clips. With --train a 16-bit type is mixed precision, where the
-            weights stay float32.
-        json: One line of JSON instead of the tables.
-    """
-    import torch
-
-    from .cost import compare_functions, momentum_bytes
-    from .cost import cost as count
-
-    built = find_network(model, network)
-    if batch < 1:
-        raise UsageError(f"--batch is a number of clips, such as 8; it came as {batch}")
-    card = card_of(built)
-    shape = parse_shape(input) if input else (3, card.frames, card.crop, card.crop)
-    kind = getattr(torch, dtype)
-    try:
-        rows = count(built, shape, batch=batch, dtype=kind, train=train)
-        functions = []
-        if card.architecture["non_local"]:
-            functions = compare_functions(built, shape, batch=batch, dtype=kind)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    momentum = momentum_bytes(built)
-    if json:
-        from json import dumps
-
-        found = {
-            "network": card.architecture,
-            "input": shape,
-            "batch": batch,
-            "dtype": dtype,
-            "train": train,
-            "parts": [dataclasses.asdict(row) for row in rows],
-            "momentum": momentum,
-            "functions": [dataclasses.asdict(function) for function in functions],
-        }
-        say_json(dumps(found, default=str))
-        return 0
-    clips = "one clip" if batch == 1 else f"{batch} clips"
-    work = "a training step" if train else "inference"
-    say(f"{card.architecture['name']}, {clips} of {' x '.join(map(str, shape))}, {dtype}, {work}")
-    show_memory(rows, momentum if train else None)
-    if functions:
-        show_functions(functions)
     return 0
 
 

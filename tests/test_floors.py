@@ -27,7 +27,7 @@ FLOORS: dict[int, str] = {
     3: "models recipes weights scoring cost",
     4: "evaluate report prediction attention sight picture training",
     5: "train exam demo doctor terminal",
-    6: "flags commands cli __main__",
+    6: "flags commands overview cli __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
