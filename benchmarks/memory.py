@@ -15,7 +15,8 @@ import torch
 from goals import BOTH
 from measure import command_line, peak, report, spread
 
-from nonlocalnet import non_local
+from nonlocalnet import NonLocalBlock, non_local
+from nonlocalnet.block import Subsample
 
 # function: N and the width of g
 SIZES = {
@@ -42,6 +43,17 @@ def operation(pairwise: str, n: int, width: int, backward: bool) -> Callable[[],
                 y.square().mean().backward()
 
     return step
+
+
+def block(pairwise: str, subsample: Subsample, places: int) -> Callable[[], None]:
+    """A training step of a block on 7 x 40 x `places` positions of 256 channels, without them.
+
+    Its result is gone when the gradient starts, as it is where the next layer has no use for it.
+    """
+    layer = NonLocalBlock(256, pairwise=pairwise, subsample=subsample, zero_init="none")
+    x = torch.randn(1, 256, 7, 40, places).contiguous(memory_format=torch.channels_last_3d)
+    x.requires_grad_()
+    return lambda: layer(x).sum().backward()
 
 
 def growth(check: bool, seconds: float = 0.0) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from .linear import (
     FrozenBatchNorm,
     Layer,
+    add_normed,
     add_product,
     followed,
-    is_channels_first,
     is_plain,
-    product,
-    product_channels_first,
+    normed,
     with_norm,
 )
 from .ops import SUM, Pairwise, Scores, attention_rows, factors, find_pairwise, non_local
@@ -172,7 +171,8 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *positions) -> the same shape, in x's memory layout."""
         if not is_plain(self.out):
-            return x + to_grid(self._normed(self.out(self.response(x))), x.shape[2:])
+            z = self.out(self.response(x))  # (N, P, inner) -> (N, P, C)
+            return x + to_grid(normed(z, self.norm), x.shape[2:])
         theta, phi, g, function = self._operands(x)
         weight, bias, norm = with_norm(self.out, self.norm)
         if self.mode != "time" and self.temporal_group is None:
@@ -181,16 +181,10 @@ class NonLocalBlock(nn.Module):
             left, right = self._unfold(non_local(theta, phi, g, *function), x), weight.mT
         if norm is None:
             return add_product(x, left, right, bias)
-        if is_channels_first(x) and isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm):
-            z = norm(product_channels_first(left, right, bias))  # (N, C, P)
-            return x + z.unflatten(2, x.shape[2:])
-        return x + to_grid(self._normed(product(left, right, bias)), x.shape[2:])
+        return add_normed(x, norm, left, right, bias)
 
     def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
         return unfold(y, x.shape, self.mode, self.temporal_group)
-
-    def _normed(self, z: Tensor) -> Tensor:
-        return z if self.norm is None else self.norm(z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     def response(self, x: Tensor) -> Tensor:
         """The operation's result y before W_z: (N, C, *positions) -> (N, P, inner)."""

@@ -81,11 +81,15 @@ def _affine(
 
 def is_plain(layer: nn.Module | None) -> bool:
     """Whether nobody replaced, wrapped or watches a layer, so that its weights tell all it does."""
-    return type(layer) is nn.Linear and not (
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
+    return type(layer) is nn.Linear and not _is_watched(layer)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 
@@ -135,3 +139,30 @@ def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> 
     start = tokens.clone() if bias is None else tokens + bias
     start = start.addmm_(left, right) if right.dim() == 2 else start.baddbmm_(left, right)
     return to_grid(start.view(x.shape[0], grid.numel(), x.shape[1]), grid)
+
+
+def normed(z: Tensor, norm: nn.Module | None) -> Tensor:
+    """norm(z) over the channels of (N, P, C)."""
+    return z if norm is None else norm(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+
+
+def add_normed(
+    x: Tensor, norm: nn.Module, left: Tensor, right: Tensor, bias: Tensor | None
+) -> Tensor:
+    """x + norm(left right + bias), with x's memory layout throughout: a norm is slow in another.
+
+    The sum is formed in the norm's result, which its gradient does not need.
+    """
+    grid = x.shape[2:]
+    if not isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) or _is_watched(norm):
+        return x + to_grid(normed(product(left, right, bias), norm), grid)
+    if is_channels_first(x):
+        z = norm(product_channels_first(left, right, bias))  # (N, C, P)
+        return _add_into(z, x.flatten(2)).unflatten(2, grid)
+    z = norm(product(left, right, bias).flatten(0, 1))  # (N P, C)
+    z = _add_into(z, to_tokens(x).flatten(0, 1))
+    return to_grid(z.unflatten(0, (x.shape[0], grid.numel())), grid)
+
+
+def _add_into(z: Tensor, x: Tensor) -> Tensor:
+    return z.add_(x) if z.dtype == torch.promote_types(z.dtype, x.dtype) else z + x

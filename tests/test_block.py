@@ -3,11 +3,13 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import sys
 from typing import Any
 
 import oracle
 import pytest
 import torch
+from measure import peak
 from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock
@@ -232,3 +234,19 @@ def test_sync_batch_norm_is_asleep_too() -> None:
 def test_an_empty_batch_comes_out_empty(options: dict[str, Any]) -> None:
     block = make(**options).eval()
     assert block(torch.zeros(0, 6, 4, 5, 6, dtype=torch.float64)).shape == (0, 6, 4, 5, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux's /proc")
+@pytest.mark.parametrize("subsample", ["before", "none"])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_memory_of_a_training_step_at_16800_positions(pairwise: str, subsample: str) -> None:
+    """Forward and backward take less than four times the input and the gradients of the weights.
+
+    With keys that are not pooled, the gradient of a softmax holds seven tensors of half the input's
+    size and some rows: 3.5 times the input, and what the BLAS takes for its own.
+    """
+    most = 4.1 if subsample == "none" else 4.0
+    grown = peak("memory:block", {"places": 2}, pairwise=pairwise, subsample=subsample, places=60)
+    weights = NonLocalBlock(256, pairwise=pairwise).parameters()
+    assert grown < most * 4 * (16_800 * 256 + sum(p.numel() for p in weights))

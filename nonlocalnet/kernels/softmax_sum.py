@@ -94,16 +94,26 @@ def softmax_rows_backward(
     dphi, dg = (torch.zeros_like(_precise(t)) for t in (phi, g))
     for rows in _chunks(theta, at_once):
         p = _weights(theta[:, rows], phi)
-        dg += p.mT.to(g.dtype) @ dy[:, rows]
+        _add_product(dg, p.mT, dy[:, rows])
         dp = _precise(dy[:, rows] @ g.mT)
-        ds = torch.ops.aten._softmax_backward_data(dp, p, -1, dp.dtype).to(theta.dtype)
-        dtheta[:, rows] = ds @ phi
-        dphi += ds.mT @ theta[:, rows]
+        ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, dp.dtype, grad_input=dp)
+        dtheta[:, rows] = ds.to(theta.dtype) @ phi
+        _add_product(dphi, ds.mT, theta[:, rows])
     return dtheta, dphi.to(phi.dtype), dg.to(g.dtype)
 
 
 def _weights(theta: Tensor, phi: Tensor) -> Tensor:
-    return _precise(theta @ phi.mT).softmax(-1)
+    scores = _precise(theta @ phi.mT)
+    # in place, unless autograd wants the scores
+    return scores.softmax(-1) if scores.requires_grad else torch.softmax(scores, -1, out=scores)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left right, in the type of `right`."""
+    if total.dtype == right.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total += left.to(right.dtype) @ right
 
 
 def _chunks(theta: Tensor, at_once: int) -> Iterator[slice]:
