@@ -19,14 +19,22 @@ from .linear import (
     normed,
     with_norm,
 )
-from .ops import SUM, Pairwise, Scores, attention_rows, factors, find_pairwise, non_local
+from .ops import (
+    NARROW_CONCATENATION,
+    Pairwise,
+    Scores,
+    attention_rows,
+    factors,
+    find_pairwise,
+    non_local,
+)
 from .positions import Mode, fold, locate, pool, to_grid, to_rows, to_tokens, unfold, window
 
 Subsample = Literal["before", "after", "none"]
 Norm = Literal["batch", "frozen", "none"]
 ZeroInit = Literal["norm", "out", "none"]
 Init = Literal["normal", "msra"]
-Function = tuple[str | Pairwise | Scores, float | None, Tensor | None]  # pairwise, scale, w_f
+Options = tuple[str | Pairwise | Scores, float | None, Tensor | None]  # pairwise, scale, w_f
 
 
 class BlockOptions(TypedDict, total=False):
@@ -222,7 +230,7 @@ class NonLocalBlock(nn.Module):
             fold(g, frames, mode, group),
         )
 
-    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Function]:
+    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Options]:
         """What Eq. 1 is computed from. For concatenation, a = w_f . theta is one channel wide:
 
         the product of w_f and W_theta is formed first, and likewise with phi unless it is pooled,
@@ -233,10 +241,11 @@ class NonLocalBlock(nn.Module):
             return *self.embed(x), (self.pairwise, self.scale, self.w_f)
         left, right = self.w_f.unsqueeze(0).split(self.inner, dim=1)  # (1, inner) each
         theta_of, phi_of = followed(self.theta, left), self.phi
+        narrow: Options = NARROW_CONCATENATION, None, None
         if self.subsample != "after":
-            return *self._embed(x, theta_of, followed(phi_of, right)), (SUM, None, None)
+            return *self._embed(x, theta_of, followed(phi_of, right)), narrow
         a, phi, g = self._embed(x, theta_of, phi_of)
-        return a, F.linear(phi, right), g, (SUM, None, None)
+        return a, F.linear(phi, right), g, narrow
 
     def rows(self, x: Tensor, queries: Sequence[Sequence[int]]) -> Tensor:
         """The normalised weights of chosen queries over the grid of keys.

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .kernels.relu_sum import form
+from .kernels.relu_sum import relu_sum_form
 from .machine import this_machine
-from .ops import PAIRWISE, fused_attention_serves, non_local
+from .ops import PAIRWISE, non_local, softmax_form
 
 State = Literal["ok", "missing", "warning"]
 
-POSITIONS, CHANNELS = 1024, 64  # the small case that kernels are timed on
+POSITIONS, CHANNELS = 1536, 64  # the small case that kernels are timed on
 ROOM, SHARED = 2 << 30, 512 << 20  # bytes below which disk and shared memory are remarked on
 
 
@@ -221,7 +221,7 @@ def kernels() -> list[Fact]:
 
 
 def kernel(name: str, device: str) -> Fact:
-    """One pairwise function on one device, on 1024 x 1024 pairs of 64 channels."""
+    """One pairwise function on one device, on 1536 x 1536 pairs of 64 channels."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, POSITIONS, CHANNELS)
     theta, phi, g = (torch.randn(shape, generator=generator) / CHANNELS**0.25 for _ in range(3))
@@ -246,6 +246,11 @@ def kernel(name: str, device: str) -> Fact:
     )
 
 
+SOFTMAXES = {
+    "kept": "all weights, which take no more memory than the embeddings",
+    "fused": "torch's fused attention",
+    "rows": "softmax of some rows at a time",
+}
 RELU_SUMS = {
     "relu_sum_numba": "two sorted lists, compiled by Numba",
     "relu_sum_triton": "two sorted lists, compiled by Triton",
@@ -256,12 +261,10 @@ RELU_SUMS = {
 def _form(name: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
     """The form that `ops` takes for these shapes, in words."""
     if name == "concatenation":
-        return RELU_SUMS[form(theta.device.type).__name__.rpartition(".")[2]]
+        return RELU_SUMS[relu_sum_form(theta.device.type).__name__.rpartition(".")[2]]
     if name == "dot_product":
         return "theta (phi^T g), no matrix of pairs"
-    if fused_attention_serves(theta, phi, g):
-        return "torch's fused attention"
-    return "softmax of some rows at a time"
+    return SOFTMAXES[softmax_form(theta, phi, g)]
 
 
 def _reference(name: str, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor | None) -> Tensor:

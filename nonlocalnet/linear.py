@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -58,11 +58,15 @@ def with_norm(
     That is a frozen norm, and a batch norm in eval mode.
     """
     weight, bias = out.weight, out.bias
-    if isinstance(norm, FrozenBatchNorm):
+    if type(norm) is FrozenBatchNorm and not _is_watched(norm):
         gain, shift = norm.affine()
-    elif isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) and not norm.training:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+    elif (
+        _is_batch_norm(norm)
+        and not norm.training
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    ):
         gain, shift = _affine(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
     else:
         return weight, bias, norm
@@ -84,9 +88,15 @@ def is_plain(layer: nn.Module | None) -> bool:
     return type(layer) is nn.Linear and not _is_watched(layer)
 
 
+def _is_batch_norm(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm1d | nn.SyncBatchNorm]:
+    own = isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) and not _is_watched(norm)
+    return own and type(norm) in (nn.BatchNorm1d, nn.SyncBatchNorm)  # no subclass of the user's
+
+
 def _is_watched(module: nn.Module) -> bool:
     return bool(
-        module._forward_hooks
+        "forward" in vars(module)
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
@@ -114,7 +124,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
 
 def product_channels_first(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     """The same as (N, C, P), which is how channels-first features go on without a slow copy."""
-    columns = right.mT.expand(len(left), -1, -1)
+    columns = right.mT.expand(left.shape[0], -1, -1)
     if bias is None:
         return columns @ left.mT
     return torch.baddbmm(bias.unsqueeze(1).to(columns.dtype), columns, left.mT)
@@ -132,7 +142,7 @@ def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> 
     if is_channels_first(x):
         columns = x.flatten(2)
         start = columns.clone() if bias is None else columns + bias.unsqueeze(1)
-        return start.baddbmm_(right.mT.expand(len(x), -1, -1), left.mT).unflatten(2, grid)
+        return start.baddbmm_(right.mT.expand(x.shape[0], -1, -1), left.mT).unflatten(2, grid)
     tokens = to_tokens(x)
     if right.dim() == 2:
         tokens, left = tokens.flatten(0, 1), left.flatten(0, 1)
@@ -154,7 +164,7 @@ def add_normed(
     The sum is formed in the norm's result, which its gradient does not need.
     """
     grid = x.shape[2:]
-    if not isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) or _is_watched(norm):
+    if not _is_batch_norm(norm):
         return x + to_grid(normed(product(left, right, bias), norm), grid)
     if is_channels_first(x):
         z = norm(product_channels_first(left, right, bias))  # (N, C, P)

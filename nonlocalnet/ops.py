@@ -117,7 +117,8 @@ def factors(
     function = find_pairwise(pairwise)
     (p, c), (q, d), e = theta.shape[1:], g.shape[1:], out.shape[1]
     folded = q * c * d + c * d * e + p * c * e
-    if function.total is not _dot_total or folded >= _dot_cost(p, q, c, d) + p * d * e:
+    fold = function.total is _dot_total and not torch.compiler.is_exporting()
+    if not fold or folded >= _dot_cost(p, q, c, d) + p * d * e:
         return non_local(theta, phi, g, pairwise, scale, weight), out
     _check_shapes(theta, phi, g)
     theta, phi = _prepare(theta, phi, function, scale, weight)
@@ -165,6 +166,10 @@ def _check_shapes(theta: Tensor, phi: Tensor, g: Tensor) -> None:
         raise ValueError(
             "theta (N, P, C), phi (N, Q, C) and g (N, Q, D) must share N, C and Q;"
             f" they came as {shapes}"
+        )
+    if not theta.dtype == phi.dtype == g.dtype and not _autocasts(theta):
+        raise ValueError(
+            f"theta, phi and g share one type; they came as {theta.dtype}, {phi.dtype}, {g.dtype}"
         )
 
 
@@ -240,6 +245,8 @@ def _rows_at_once(phi: Tensor) -> int:
     Products of fewer rows are slower: 0.34 s against 0.30 s for the gradient at 3136 x 3136 pairs
     of width 256, 160 rows against 320.
     """
+    if torch.compiler.is_exporting():  # a number that serves every size
+        return 320
     pairs, keys = PAIRS_AT_ONCE, max(1, phi.shape[0] * phi.shape[1])
     if phi.device.type == "cuda":  # half of the L2 cache, in float32
         pairs = max(pairs, torch.cuda.get_device_properties(phi.device).L2_cache_size // 8)
@@ -247,19 +254,36 @@ def _rows_at_once(phi: Tensor) -> int:
 
 
 def _softmax_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    kind = theta.device.type
-    fused = fused_attention_serves(theta, phi, g)
-    if _weights_are_small(theta, g) and not (fused and kind == "cuda"):
+    form = softmax_form(theta, phi, g)
+    if form == "kept":
         return _by_rows(theta, phi, g, Pairwise(_dot, "softmax"), theta.shape[1])
-    if fused and (kind != "cpu" or torch.compiler.is_exporting()):
+    if form == "fused" and (theta.device.type != "cpu" or torch.compiler.is_exporting()):
         # the fused kernels need the channels side by side: (N, P, C) -> (N, 1, P, C)
         q, k, v = (t.contiguous().unsqueeze(1) for t in (theta, phi, g))
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        theta, phi, g = (t.to(torch.get_autocast_dtype(kind)) for t in (theta, phi, g))
-    form = softmax_fused if fused else softmax_rows
-    y: Tensor = form(theta, phi, g, _rows_at_once(phi))
+    if _autocasts(theta):
+        dtype = torch.get_autocast_dtype(theta.device.type)
+        theta, phi, g = (t.to(dtype) for t in (theta, phi, g))
+    total = softmax_fused if form == "fused" else softmax_rows
+    y: Tensor = total(theta, phi, g, _rows_at_once(phi))
     return y
+
+
+def softmax_form(theta: Tensor, phi: Tensor, g: Tensor) -> Literal["kept", "fused", "rows"]:
+    """How the softmax of these tensors is computed: all weights kept, fused, or rows at a time.
+
+    A graph for export takes the form that serves every size.
+    """
+    fused = fused_attention_serves(theta, phi, g)
+    may_keep = not (fused and theta.device.type == "cuda") and not torch.compiler.is_exporting()
+    if may_keep and _weights_are_small(theta, g):
+        return "kept"
+    return "fused" if fused else "rows"
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _weights_are_small(theta: Tensor, g: Tensor) -> bool:
@@ -297,7 +321,8 @@ def _dot_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     The first order is only taken where P Q < C D (P + Q) / (C + D), so neither is quadratic.
     """
     (p, c), (q, d) = theta.shape[1:], g.shape[1:]
-    if p * q * (c + d) < c * d * (p + q):
+    exporting = torch.compiler.is_exporting()  # then one order serves every size
+    if not exporting and p * q * (c + d) < c * d * (p + q):
         return (theta @ (phi.mT / q)) @ g
     return theta @ _mean_product(phi, g)
 
@@ -312,13 +337,15 @@ def _dot_cost(p: int, q: int, c: int, d: int) -> int:
 
 
 def _concatenation_total(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    # a (N, P, 1), b (N, Q, 1); the mean is taken on g, whose gradient then carries the 1/Q
-    y: Tensor = relu_sum(a.squeeze(-1), b.squeeze(-1), g / b.shape[1])
-    return y
+    # a (N, P, 1), b (N, Q, 1); the mean is taken on g, whose gradient then carries the 1/Q,
+    # and in float32 where a Qth of it might be too small a number
+    values = g.float() if g.dtype == torch.float16 else g
+    y: Tensor = relu_sum(a.squeeze(-1), b.squeeze(-1), values / b.shape[1])
+    return y.to(g.dtype)
 
 
 # Concatenation whose embeddings have come down to a and b, one channel each.
-SUM = Pairwise(_relu_of_sum, "count", _concatenation_total)
+NARROW_CONCATENATION = Pairwise(_relu_of_sum, "count", _concatenation_total)
 
 PAIRWISE: dict[str, Pairwise] = {
     "gaussian": Pairwise(_dot, "softmax", _softmax_total, embedded=False),

@@ -85,7 +85,7 @@ def pool(x: Tensor) -> Tensor:
         return F.max_pool1d(x, cells)
     if x.dim() == 4:
         return F.max_pool2d(x, cells)
-    if x.is_contiguous():
+    if x.is_contiguous() and x.shape[2]:  # torch's 3-D pooling refuses no frames
         return F.max_pool3d(x, cells)
     # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
     frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), cells[1:])

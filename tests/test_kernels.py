@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nonlocalnet import doctor, non_local
+from nonlocalnet import doctor, non_local, ops
 from nonlocalnet.kernels import relu_sum as interface
 from nonlocalnet.kernels import softmax_sum
+from nonlocalnet.ops import PAIRWISE
 
 FORMS = ("relu_sum_numba", "relu_sum_torch")
 EPS = 2.0**-23  # float32: twice the unit roundoff
@@ -143,6 +145,7 @@ CHECK = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that 
 @pytest.mark.parametrize("op", ["relu_sum", "step_sum", "relu_sum_backward"])
 def test_the_sums_are_operators_as_torch_wants_them(op: str) -> None:
     given = [t.requires_grad_() for t in draw(2, 7, 5, 3)]
+    given[2] = given[2].detach().mT.contiguous().mT.requires_grad_()
     given = given if op == "relu_sum_backward" else given[:3]
     torch.library.opcheck(getattr(torch.ops.nonlocalnet, op).default, given)
 
@@ -151,7 +154,8 @@ def test_the_sums_are_operators_as_torch_wants_them(op: str) -> None:
 @pytest.mark.parametrize("op", ["softmax_rows", "softmax_fused"])
 def test_the_softmax_forms_are_operators_as_torch_wants_them(op: str) -> None:
     shapes = ((2, 7, 4), (2, 5, 4), (2, 5, 4))
-    given: list[Any] = [numbers(s, i).requires_grad_() for i, s in enumerate(shapes)]
+    given: list[Any] = [numbers(s, i) for i, s in enumerate(shapes)]
+    given = [t.mT.contiguous().mT.requires_grad_() for t in given]  # as a convolution leaves them
     given.append(3)
     torch.library.opcheck(getattr(torch.ops.nonlocalnet, op).default, given)
 
@@ -204,6 +208,67 @@ def test_products_are_not_finite_where_the_matrix_is_not(
     assert torch.equal(found.isfinite(), want.isfinite())
 
 
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize("width", [3, 2])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # by torch.func itself
+def test_what_torch_func_makes_of_them(
+    pairwise: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reverse mode as autograd has it; forward mode right, or refused, but never zero."""
+    monkeypatch.setattr(ops, "_weights_are_small", lambda *_: False)
+    theta, phi, g = (numbers((1, m, c), m).double() for m, c in ((6, 2), (5, 2), (5, width)))
+    weight = numbers((4,), 9).double() if pairwise == "concatenation" else None
+
+    def f(theta: Tensor) -> Tensor:
+        return non_local(theta, phi, g, pairwise, weight=weight).square().sum()
+
+    want = torch.autograd.functional.jacobian(f, theta)
+    torch.testing.assert_close(torch.func.grad(f)(theta), want)
+    try:
+        _, tangent = torch.func.jvp(f, (theta,), (torch.ones_like(theta),))
+    except (NotImplementedError, RuntimeError):
+        return
+    torch.testing.assert_close(tangent, want.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("op", ["softmax_rows", "softmax_fused"])
+def test_scores_in_16_bits_are_not_rounded(op: str, dtype: torch.dtype) -> None:
+    """Error against float64 of the same rounded inputs: what rounding the result costs, twice."""
+    theta, phi, g = (numbers((1, 300, 64), i).to(dtype).requires_grad_() for i in range(3))
+    exact = [t.detach().double().requires_grad_() for t in (theta, phi, g)]
+    want = (exact[0] @ exact[1].mT).softmax(-1) @ exact[2]
+    y = getattr(softmax_sum, op)(theta, phi, g, 100)
+    dy = numbers((1, 300, 64), 7).to(dtype)
+    gradients = torch.autograd.grad(y, (theta, phi, g), dy)
+    exact_gradients = torch.autograd.grad(want, exact, dy.double())
+    eps = torch.finfo(dtype).eps
+    for found, truth in zip((y, *gradients), (want, *exact_gradients), strict=True):
+        assert (found.double() - truth).norm() <= 2 * eps * truth.norm()
+
+
+FORKED = """
+import os, sys, torch
+from nonlocalnet.kernels import relu_sum_numba
+torch.set_num_threads(2)
+relu_sum_numba.WORTH_THREADS = 0
+def run():
+    return relu_sum_numba.sorted_sum(*given, True)
+given = torch.randn(4, 70), torch.randn(4, 90), torch.randn(4, 90, 300)
+want = run()  # the threads exist now
+child = os.fork()
+if not child:
+    os._exit(0 if torch.equal(run(), want) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_computes_too() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    assert subprocess.run(command, timeout=120).returncode == 0
+
+
 def test_threads_samples_and_callers_do_not_meet() -> None:
     given = draw(4, 700, 900, 600)
     with _threads(1):
@@ -226,9 +291,9 @@ class _threads:  # noqa: N801
 
 @pytest.fixture
 def _fresh_form() -> Iterator[None]:
-    interface.form.cache_clear()
+    interface.relu_sum_form.cache_clear()
     yield
-    interface.form.cache_clear()
+    interface.relu_sum_form.cache_clear()
 
 
 @pytest.mark.usefixtures("_fresh_form")
@@ -236,8 +301,8 @@ def test_without_numba_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> No
     with_it = interface.relu_sum(*draw(1, 9, 8, 3)[:3])
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "nonlocalnet.kernels.relu_sum_numba", raising=False)
-    interface.form.cache_clear()
-    assert interface.form("cpu").__name__.endswith("relu_sum_torch")
+    interface.relu_sum_form.cache_clear()
+    assert interface.relu_sum_form("cpu").__name__.endswith("relu_sum_torch")
     torch.testing.assert_close(interface.relu_sum(*draw(1, 9, 8, 3)[:3]), with_it)
     assert "plain torch" in doctor.kernel("concatenation", "cpu").detail
     missing = doctor.package("numba", "")

@@ -3,9 +3,10 @@
     R(a, b, g)_i = sum_j ReLU(a_i + b_j) g_j          H(a, b, g)_i = sum of g_j where a_i + b_j > 0
 
 w_f . [theta_i, phi_j] = a_i + b_j, so all pairs share two sorted lists. With t = -b ascending,
-k_i the number of t below a_i and G_k the sum of the first k values, H_i = G_(k_i), and R is summed
-in Abel's form, S_(k+1) = S_k + (t_(k+1) - t_k) G_k and R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its
-increments never cancel, as a_i G - sum t g does. O((P + Q) log(P + Q) + (P + Q) D) in time.
+k_i the number of t below a_i (strictly: ReLU'(0) = 0, as in torch) and G_k the sum of the first k
+values, H_i = G_(k_i), and R is summed in Abel's form, S_(k+1) = S_k + (t_(k+1) - t_k) G_k and
+R_i = S_(k_i) + (a_i - t_(k_i)) G_(k_i): its increments never cancel, as a_i G - sum t g does.
+O((P + Q) log(P + Q) + (P + Q) D) in time.
 
 Both, and the gradient of R, are operators of torch. The derivatives of R are R with a and b
 exchanged and H, and that of H is H exchanged: every order of gradient is free of the matrix.
@@ -15,30 +16,28 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from . import relu_sum_torch
 from .operator import operator
+from .precision import all_finite
 from .relu_sum_torch import paired_backward, paired_sum
 
-# ReLU'(0) = 0, torch's convention: of the sorted lists, only what lies strictly above counts.
 COMPILED = {"cpu": "relu_sum_numba", "cuda": "relu_sum_triton"}
 
 
 @functools.cache
-def form(device: str) -> ModuleType:
+def relu_sum_form(device: str) -> ModuleType:
     """The module that computes on a kind of device: compiled where its compiler is installed.
 
     It has `sorted_sum` (R or H) and `sorted_backward` (the gradient of R).
     """
     try:
         return importlib.import_module(f".{COMPILED.get(device, 'relu_sum_torch')}", __package__)
-    except ImportError:
+    except (ImportError, OSError, RuntimeError):  # not there, or broken
         return relu_sum_torch
 
 
@@ -101,13 +100,13 @@ def step_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 )
 def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """da_i = dy_i . H(a, b, g)_i,  db_j = g_j . H(b, a, dy)_j,  dg_j = R(b, a, dy)_j."""
-    backward = form(g.device.type).sorted_backward if _finite(a, b, g, dy) else paired_backward
-    da, db, dg = backward(a, b, g, dy)
+    by_sorting = relu_sum_form(g.device.type).sorted_backward
+    da, db, dg = (by_sorting if _finite(a, b, g, dy) else paired_backward)(a, b, g, dy)
     return da.to(a.dtype), db.to(b.dtype), dg.to(g.dtype)
 
 
 def _sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    total = form(g.device.type).sorted_sum if _finite(a, b, g) else paired_sum
+    total = relu_sum_form(g.device.type).sorted_sum if _finite(a, b, g) else paired_sum
     found: Tensor = total(a, b, g, relu)
     return found
 
@@ -117,7 +116,4 @@ def _finite(*tensors: Tensor) -> bool:
 
     Asked on a CPU only; elsewhere the answer would hold up the device.
     """
-    return tensors[0].device.type != "cpu" or all(
-        math.isfinite(t.sum(dtype=t.dtype if t.dtype == torch.float64 else torch.float32))
-        for t in tensors
-    )
+    return tensors[0].device.type != "cpu" or all_finite(*tensors)

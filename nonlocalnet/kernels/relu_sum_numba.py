@@ -7,6 +7,8 @@ writes a row where it passes a query: every number is read once and written once
 from __future__ import annotations
 
 import functools
+import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHANNELS_PER_WALK = 256  # S and G take 4 kB and stay in the first cache
+from .precision import sums_in
+
+CHANNELS_PER_WALK = 256  # at most: S and G take 4 kB and stay in the first cache
+LEAST_CHANNELS = 64  # that are worth a walk of their own
 WORTH_THREADS = 2**19  # numbers read and written, some 100 microseconds
 
 
@@ -46,8 +51,7 @@ def _sorted(x: Tensor) -> Sorted:
 
 
 def _prepared(*tensors: Tensor) -> list[Tensor]:
-    double = any(t.dtype == torch.float64 for t in tensors)
-    dtype = torch.float64 if double else torch.float32
+    dtype = sums_in(*tensors)
     return [t.detach().to(dtype).contiguous() for t in tensors]
 
 
@@ -57,7 +61,12 @@ def _run(
     """Walk every sample and block of channels: R or H into `out`; returns <other_i, H_i> (N, P)."""
     samples, count = queries[0].shape
     channels = g.shape[2]
-    firsts = range(0, channels, CHANNELS_PER_WALK)
+    threads = torch.get_num_threads()
+    if (count + keys[0].shape[1]) * channels * samples < WORTH_THREADS:
+        threads = 1
+    walks = math.ceil(threads / samples)  # of one sample, so that every thread has one
+    per_walk = min(CHANNELS_PER_WALK, max(LEAST_CHANNELS, math.ceil(channels / walks)))
+    firsts = range(0, channels, per_walk)
     nothing = g.new_empty(samples, 0, 0)
     arrays = [t.numpy() for t in (*queries, *keys, g)]
     written, weights = (nothing if t is None else t for t in (out, other))
@@ -65,15 +74,14 @@ def _run(
     jobs = [
         (
             *(array[n] for array in arrays),
-            *(first, min(first + CHANNELS_PER_WALK, channels), relu),
+            *(first, min(first + per_walk, channels), relu),
             *(written[n].numpy(), weights[n].numpy(), dots[i, n].numpy()),
         )
         for n in range(samples)
         for i, first in enumerate(firsts)
     ]
-    threads = min(torch.get_num_threads(), len(jobs))
-    if threads > 1 and (count + keys[0].shape[1]) * channels * samples >= WORTH_THREADS:
-        list(_pool(threads).map(lambda job: _walk(*job), jobs))
+    if threads > 1 and len(jobs) > 1:
+        list(_pool(os.getpid(), threads).map(lambda job: _walk(*job), jobs))
     else:
         for job in jobs:
             _walk(*job)
@@ -81,8 +89,11 @@ def _run(
 
 
 @functools.lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads of our own: two callers at a time end a program that uses Numba's."""
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of our own: two callers at a time end a program that uses Numba's.
+
+    process: the caller's, since the threads of a pool stay behind at a fork.
+    """
     return ThreadPoolExecutor(threads, thread_name_prefix="relu_sum")
 
 

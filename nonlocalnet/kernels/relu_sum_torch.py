@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .precision import sums_in
+
 # Channels of g per prefix sum: keeps the float64 accumulators small and in cache.
 CHANNELS_AT_ONCE = 16
 # Pairs whose weights may exist at once where they are formed pair by pair.
-PAIRS_AT_ONCE = 2**20
+PAIRS_AT_ONCE = 2**19
 
 
 def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
@@ -61,7 +63,8 @@ def paired_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
     out = g.new_empty(*a.shape, g.shape[2])
     for rows in _chunks(a, b):
         s = _sums(a[:, rows], b)
-        out[:, rows] = (s.relu() if relu else s.gt(0).to(s.dtype)) @ g.to(s.dtype)
+        # not s > 0: torch's derivative of ReLU lets nan pass
+        out[:, rows] = (s.relu() if relu else (~s.le(0)).to(s.dtype)) @ g.to(s.dtype)
     return out
 
 
@@ -86,4 +89,4 @@ def _chunks(a: Tensor, b: Tensor) -> Iterator[slice]:
 
 def _sums(a: Tensor, b: Tensor) -> Tensor:
     s = a.unsqueeze(2) + b.unsqueeze(1)  # (N, P, Q), in float32 or better
-    return s if s.dtype == torch.float64 else s.float()
+    return s.to(sums_in(s))

@@ -3,13 +3,12 @@
 `softmax_rows` is plain torch, for every device and every width. Its long-lived tensors are made
 before the first rows are: between them, a chunk is freed and reused instead of spreading the heap.
 `softmax_fused` is torch's flash attention for CPUs. Both are operators of torch, form the weights
-again in the backward pass and have every order of gradient. The weights are formed in float32
-whatever the inputs are (float64 stays).
+again in the backward pass and have every order of gradient (a second one keeps all rows). The
+softmax is taken in float32 whatever the inputs are (float64 stays).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .operator import operator
+from .precision import all_finite, sums_in
 
 
 def _fake(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
@@ -55,10 +55,10 @@ def _differentiable(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(by_place.get(i) for i in range(3))
 
 
-SUM = "(Tensor theta, Tensor phi, Tensor g, SymInt at_once) -> Tensor"
+SCHEMA = "(Tensor theta, Tensor phi, Tensor g, SymInt at_once) -> Tensor"
 
 
-@operator(SUM, _fake, _gradient, _keep)
+@operator(SCHEMA, _fake, _gradient, _keep)
 def softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     """For theta (N, P, C), phi (N, Q, C), g (N, Q, D): (N, P, D), from `at_once` rows at a time."""
     y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
@@ -67,7 +67,7 @@ def softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     return y
 
 
-@operator(SUM, _fake, _gradient, _keep)
+@operator(SCHEMA, _fake, _gradient, _keep)
 def softmax_fused(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     """The same by torch's fused attention on a CPU, for g as wide as theta.
 
@@ -75,7 +75,7 @@ def softmax_fused(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor
     of each row's sum, which makes its error a tenth to a third larger than the matrix form's.
     Where a number is not finite, torch's kernel may hide it, so the rows are formed.
     """
-    if not all(math.isfinite(t.sum(dtype=_precise(t[:0]).dtype)) for t in (theta, phi, g)):
+    if not all_finite(theta, phi, g):
         return softmax_rows(theta, phi, g, at_once)
     # the kernel needs the channels side by side: (N, P, C) -> (N, 1, P, C)
     q, k, v = (t.contiguous().unsqueeze(1) for t in (theta, phi, g))
@@ -90,8 +90,8 @@ def softmax_rows_backward(
     theta: Tensor, phi: Tensor, g: Tensor, dy: Tensor, at_once: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of `softmax_rows` in theta, phi and g."""
-    dtheta = torch.empty_like(theta, memory_format=torch.contiguous_format)
-    dphi, dg = (torch.zeros_like(_precise(t)) for t in (phi, g))
+    dtheta = theta.new_empty(theta.shape)
+    dphi, dg = (t.new_zeros(t.shape, dtype=sums_in(t)) for t in (phi, g))
     for rows in _chunks(theta, at_once):
         p = _weights(theta[:, rows], phi)
         _add_product(dg, p.mT, dy[:, rows])
@@ -103,6 +103,8 @@ def softmax_rows_backward(
 
 
 def _weights(theta: Tensor, phi: Tensor) -> Tensor:
+    if theta.device.type == "cpu":  # elsewhere products in float32 would be slow
+        theta, phi = theta.to(sums_in(theta)), phi.to(sums_in(phi))
     scores = _precise(theta @ phi.mT)
     # in place, unless autograd wants the scores
     return scores.softmax(-1) if scores.requires_grad else torch.softmax(scores, -1, out=scores)
@@ -121,4 +123,4 @@ def _chunks(theta: Tensor, at_once: int) -> Iterator[slice]:
 
 
 def _precise(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return x.to(sums_in(x))
