@@ -282,8 +282,8 @@ class NonLocalBlock(nn.Module):
 
     def is_awake(self) -> bool:
         """False while the operation's result cannot reach the output, as at construction."""
-        gain = getattr(self.norm, "weight", None)
-        return bool(self.out.weight.any()) and (gain is None or bool(gain.any()))
+        weights = [getattr(layer, "weight", None) for layer in (self.out, self.norm)]
+        return all(weight is None or bool(weight.any()) for weight in weights)
 
     def extra_repr(self) -> str:
         name = self.pairwise if isinstance(self.pairwise, str) else "custom"

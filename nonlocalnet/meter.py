@@ -214,8 +214,8 @@ def _softmax_rows(blocks: int) -> Scratch:
 
     def scratch(args: Args, made: Sequence[Tensor]) -> int:
         theta, phi, at_once = args[0], args[1], args[-1]
-        rows = min(at_once, theta.shape[1])
-        return blocks * phi.shape[0] * rows * phi.shape[1] * max(4, phi.element_size())
+        rows = min(at_once, theta.shape[0] * theta.shape[1])
+        return blocks * rows * phi.shape[1] * max(4, phi.element_size())
 
     return scratch
 

@@ -337,6 +337,43 @@ def test_what_a_hook_returns_is_honoured(name: str) -> None:
     assert not torch.allclose(block(x), merged(x))
 
 
+class Rectified(nn.BatchNorm1d):
+    """A norm that does more than a norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize("norm", ["train", "eval"])
+def test_a_replaced_norm_is_honoured(norm: str) -> None:
+    block, x = make(norm), draw((2, CHANNELS, 4, 3, 6))
+    z = before_norm(block, x)
+    made = Rectified(CHANNELS).double().train(block.training)
+    made.load_state_dict(block.norm.state_dict())  # type: ignore[union-attr]
+    plain, block.norm = normed(block, z), made
+    torch.testing.assert_close(block(x), x + plain.relu(), **EXACT)
+    block(x).sum().backward()  # which may need what the norm gave out
+    for lacks in ({"affine": False}, {"track_running_stats": False}):
+        block.norm = nn.BatchNorm1d(CHANNELS, **lacks).double().train(block.training)  # type: ignore[arg-type]
+        twin = nn.BatchNorm3d(CHANNELS, **lacks).double().train(block.training)  # type: ignore[arg-type]
+        torch.testing.assert_close(block(x), x + twin(z), **EXACT)
+
+
+@pytest.mark.parametrize("norm", ["train", "eval", "frozen"])
+def test_a_hook_of_the_norm_is_called(norm: str) -> None:
+    block, calls = make(norm), []
+    assert block.norm is not None
+    block.norm.register_forward_hook(lambda *_: calls.append("called"))
+    block(draw((2, CHANNELS, 4, 3, 6)))
+    assert calls == ["called"]
+
+
+def test_a_block_with_a_wrapped_output_is_awake() -> None:
+    block = make()
+    block.out = Adapted(block.out)  # type: ignore[assignment]
+    assert block.is_awake()
+
+
 # --- kept weights, fused attention, rows
 
 
@@ -588,6 +625,20 @@ def test_an_exported_network_takes_any_batch(pairwise: str, mode: str) -> None:
         x = draw((batch, 3, 4, 6, 6)).float()
         torch.testing.assert_close(exported(x), model(x), **SINGLE)
     assert_same(dict(exported.state_dict()), dict(model.state_dict()), **SINGLE)
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_one_exported_graph_serves_few_and_many_pairs(
+    pairwise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 72 x 12 pairs a sample, all of a batch of two may exist at once, and of seven not."""
+    monkeypatch.setattr(ops, "PAIRS_AT_ONCE", 3 * 72 * 12)
+    model = network(pairwise, "eval", inner=1)
+    free = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    x = draw((7, 3, 2, 6, 6)).float()
+    exported = torch.export.export(model, (x[:2],), dynamic_shapes=free).module()
+    torch.testing.assert_close(exported(x), model(x), **SINGLE)
 
 
 # --- nothing is kept

@@ -3,7 +3,7 @@
 `softmax_rows` is plain torch, for every device and every width. Its long-lived tensors are made
 before the first rows are: between them, a chunk is freed and reused instead of spreading the heap.
 `softmax_fused` is torch's flash attention for CPUs. Both are operators of torch, form the weights
-again in the backward pass and have every order of gradient (a second one keeps all rows). The
+again in the backward pass and have every order of gradient (a second one keeps all weights). The
 softmax is taken in float32 whatever the inputs are (float64 stays).
 """
 
@@ -46,11 +46,9 @@ def _differentiable(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         # views, so that a gradient stops here and does not go on to what they were made from
         theta, phi, g = inputs = [t.view_as(t) for t in ctx.saved_tensors[:3]]
-        rows = [_weights(theta[:, r], phi).to(g.dtype) @ g for r in _chunks(theta, ctx.at_once)]
+        y = _weights(theta, phi).to(g.dtype) @ g
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[:3]) if needed]
-        found = torch.autograd.grad(
-            torch.cat(rows, dim=1), [inputs[i] for i in wanted], dy, create_graph=True
-        )
+        found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
     by_place = dict(zip(wanted, found, strict=True))
     return tuple(by_place.get(i) for i in range(3))
 
@@ -62,8 +60,8 @@ SCHEMA = "(Tensor theta, Tensor phi, Tensor g, SymInt at_once) -> Tensor"
 def softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     """For theta (N, P, C), phi (N, Q, C), g (N, Q, D): (N, P, D), from `at_once` rows at a time."""
     y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
-    for rows in _chunks(theta, at_once):
-        y[:, rows] = _weights(theta[:, rows], phi).to(g.dtype) @ g
+    for some, rows in _chunks(theta, at_once):
+        y[some, rows] = _weights(theta[some, rows], phi[some]).to(g.dtype) @ g[some]
     return y
 
 
@@ -92,13 +90,13 @@ def softmax_rows_backward(
     """The gradient of `softmax_rows` in theta, phi and g."""
     dtheta = theta.new_empty(theta.shape)
     dphi, dg = (t.new_zeros(t.shape, dtype=sums_in(t)) for t in (phi, g))
-    for rows in _chunks(theta, at_once):
-        p = _weights(theta[:, rows], phi)
-        _add_product(dg, p.mT, dy[:, rows])
-        dp = _precise(dy[:, rows] @ g.mT)
+    for some, rows in _chunks(theta, at_once):
+        p = _weights(theta[some, rows], phi[some])
+        _add_product(dg[some], p.mT, dy[some, rows])
+        dp = _precise(dy[some, rows] @ g[some].mT)
         ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, dp.dtype, grad_input=dp)
-        dtheta[:, rows] = ds.to(theta.dtype) @ phi
-        _add_product(dphi, ds.mT, theta[:, rows])
+        dtheta[some, rows] = ds.to(theta.dtype) @ phi[some]
+        _add_product(dphi[some], ds.mT, theta[some, rows])
     return dtheta, dphi.to(phi.dtype), dg.to(g.dtype)
 
 
@@ -118,8 +116,13 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left.to(right.dtype) @ right
 
 
-def _chunks(theta: Tensor, at_once: int) -> Iterator[slice]:
-    return (slice(i, i + at_once) for i in range(0, theta.shape[1], at_once))
+def _chunks(theta: Tensor, at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and rows: some rows of one sample, or as many whole samples as have so many rows."""
+    n, p, _ = theta.shape
+    samples = max(1, at_once // p)
+    for i in range(0, n, samples):
+        for j in range(0, p, at_once):
+            yield slice(i, i + samples), slice(j, j + at_once)
 
 
 def _precise(x: Tensor) -> Tensor:
