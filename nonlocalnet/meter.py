@@ -227,7 +227,7 @@ def _copies(args: Args, made: Sequence[Tensor]) -> int:
 
 def _relu_sum(args: Args, made: Sequence[Tensor]) -> int:
     """The two lists, sorted with their order, and the values as contiguous float32 or better."""
-    a, b, *values = args
+    a, b, *values = (t for t in args if isinstance(t, Tensor))
     copied = [v for v in values if v.element_size() < 4 or not v.is_contiguous()]
     return 32 * (a.numel() + b.numel()) + sum(v.numel() * max(4, v.element_size()) for v in copied)
 

@@ -3,7 +3,7 @@
     y_i = 1 / C(x)  *  sum_j  f(x_i, x_j) g(x_j)
 
 The four pairwise functions f of section 3.2, and the user's own, are the rows of `PAIRWISE`.
-Each is exact and none stores the P x Q matrix of all pairs:
+Each is exact and none stores a matrix of pairs that is larger than the embeddings:
 
     gaussian, embedded_gaussian   fused attention, or the softmax of a few rows at a time
     dot_product                   theta (phi^T g), or (theta phi^T) g where that is cheaper
@@ -338,11 +338,10 @@ def _dot_cost(p: int, q: int, c: int, d: int) -> int:
 
 
 def _concatenation_total(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    # a (N, P, 1), b (N, Q, 1); the mean is taken on g, whose gradient then carries the 1/Q,
-    # and in float32 where a Qth of it might be too small a number
-    values = g.float() if g.dtype == torch.float16 else g
-    y: Tensor = relu_sum(a.squeeze(-1), b.squeeze(-1), values / b.shape[1])
-    return y.to(g.dtype)
+    y: Tensor = relu_sum(
+        a.squeeze(-1), b.squeeze(-1), g, 1 / b.shape[1]
+    )  # a (N, P, 1), b (N, Q, 1)
+    return y
 
 
 # Concatenation whose embeddings have come down to a and b, one channel each.

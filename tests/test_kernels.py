@@ -44,10 +44,10 @@ def draw(n: int, p: int, q: int, d: int, seed: int = 0, kind: str = "normal") ->
 
 
 def by_pairs(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """R, H and the gradient of R in float64; with each, the same of the terms' sizes."""
+    """Half of R, H and the gradient of R in float64; with each, the same of the terms' sizes."""
     a, b, g, dy = (t.double() for t in (a, b, g, dy))
     s = a.unsqueeze(2) + b.unsqueeze(1)  # (N, P, Q)
-    weight, step = s.clamp(min=0), (s > 0).double()
+    weight, step = s.clamp(min=0) / 2, (s > 0).double() / 2
     sizes = dy.abs() @ g.abs().mT * step
     return {
         "R": (weight @ g, weight @ g.abs()),
@@ -60,8 +60,9 @@ def by_pairs(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> dict[str, tuple[Ten
 
 def by_form(name: str, a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> dict[str, Tensor]:
     module = form(name)
-    sums = {"R": module.sorted_sum(a, b, g, True), "H": module.sorted_sum(a, b, g, False)}
-    return sums | dict(zip(("da", "db", "dg"), module.sorted_backward(a, b, g, dy), strict=True))
+    sums = {"R": module.sorted_sum(a, b, g, True, 0.5), "H": module.sorted_sum(a, b, g, False, 0.5)}
+    gradients = module.sorted_backward(a, b, g, dy, 0.5)
+    return sums | dict(zip(("da", "db", "dg"), gradients, strict=True))
 
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([257, 784, 1500, 5000]))
@@ -126,14 +127,14 @@ def test_what_is_not_finite_goes_where_the_matrix_lets_it(value: float, where: s
             tensor[0][index] = value
     inputs = [t.requires_grad_() for t in (a, b, g)]
     want = (a.unsqueeze(2) + b.unsqueeze(1)).relu() @ g
-    found = interface.relu_sum(*inputs)
+    found = interface.relu_sum(*inputs, 1.0)
     torch.testing.assert_close(found, want, equal_nan=True, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(
         torch.autograd.grad(found, inputs, dy), torch.autograd.grad(want, inputs, dy), strict=True
     ):
         torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-4, atol=1e-4)
     for name in FORMS[1:]:  # the form by itself, which cannot ask: nowhere finite by mistake
-        alone = form(name).sorted_sum(*(t.detach() for t in inputs), True)
+        alone = form(name).sorted_sum(*(t.detach() for t in inputs), True, 1.0)
         assert not alone[~want.isfinite()].isfinite().any()
 
 
@@ -147,7 +148,7 @@ def test_the_sums_are_operators_as_torch_wants_them(op: str) -> None:
     given = [t.requires_grad_() for t in draw(2, 7, 5, 3)]
     given[2] = given[2].detach().mT.contiguous().mT.requires_grad_()
     given = given if op == "relu_sum_backward" else given[:3]
-    torch.library.opcheck(getattr(torch.ops.nonlocalnet, op).default, given)
+    torch.library.opcheck(getattr(torch.ops.nonlocalnet, op).default, (*given, 0.5))
 
 
 @CHECK
@@ -253,7 +254,7 @@ from nonlocalnet.kernels import relu_sum_numba
 torch.set_num_threads(2)
 relu_sum_numba.WORTH_THREADS = 0
 def run():
-    return relu_sum_numba.sorted_sum(*given, True)
+    return relu_sum_numba.sorted_sum(*given, True, 1.0)
 given = torch.randn(4, 70), torch.randn(4, 90), torch.randn(4, 90, 300)
 want = run()  # the threads exist now
 child = os.fork()
@@ -298,12 +299,12 @@ def _fresh_form() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_fresh_form")
 def test_without_numba_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_it = interface.relu_sum(*draw(1, 9, 8, 3)[:3])
+    with_it = interface.relu_sum(*draw(1, 9, 8, 3)[:3], 1.0)
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "nonlocalnet.kernels.relu_sum_numba", raising=False)
     interface.relu_sum_form.cache_clear()
     assert interface.relu_sum_form("cpu").__name__.endswith("relu_sum_torch")
-    torch.testing.assert_close(interface.relu_sum(*draw(1, 9, 8, 3)[:3]), with_it)
+    torch.testing.assert_close(interface.relu_sum(*draw(1, 9, 8, 3)[:3], 1.0), with_it)
     assert "plain torch" in doctor.kernel("concatenation", "cpu").detail
     missing = doctor.package("numba", "")
     assert missing.state == "missing"

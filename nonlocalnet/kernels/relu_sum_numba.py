@@ -25,20 +25,24 @@ LEAST_CHANNELS = 64  # that are worth a walk of their own
 WORTH_THREADS = 2**19  # numbers read and written, some 100 microseconds
 
 
-def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    """R (or H) of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D) in g's dtype; all finite."""
+def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Tensor:
+    """factor R (or H) of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D) in g's dtype; all
+    finite.
+    """
     a, b, values = _prepared(a, b, g)
     out = values.new_empty(*a.shape, g.shape[2])
-    _run(_sorted(a), _sorted(-b), values, relu, out, None)
+    _run(_sorted(a), _sorted(-b), values, relu, factor, out, None)
     return out.to(g.dtype)
 
 
-def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of R: da (N, P), db (N, Q), dg (N, Q, D)."""
+def sorted_backward(
+    a: Tensor, b: Tensor, g: Tensor, dy: Tensor, factor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of factor R: da (N, P), db (N, Q), dg (N, Q, D)."""
     a, b, values, dy = _prepared(a, b, g, dy)
     dg = torch.empty_like(values)
-    da = _run(_sorted(a), _sorted(-b), values, False, None, dy)
-    db = _run(_sorted(b), _sorted(-a), dy, True, dg, values)
+    da = _run(_sorted(a), _sorted(-b), values, False, factor, None, dy)
+    db = _run(_sorted(b), _sorted(-a), dy, True, factor, dg, values)
     return da, db, dg.to(g.dtype)
 
 
@@ -56,9 +60,18 @@ def _prepared(*tensors: Tensor) -> list[Tensor]:
 
 
 def _run(
-    queries: Sorted, keys: Sorted, g: Tensor, relu: bool, out: Tensor | None, other: Tensor | None
+    queries: Sorted,
+    keys: Sorted,
+    g: Tensor,
+    relu: bool,
+    factor: float,
+    out: Tensor | None,
+    other: Tensor | None,
 ) -> Tensor:
-    """Walk every sample and block of channels: R or H into `out`; returns <other_i, H_i> (N, P)."""
+    """Walk every sample and block of channels: factor R or H into `out`.
+
+    Returns factor <other_i, H_i> (N, P).
+    """
     samples, count = queries[0].shape
     channels = g.shape[2]
     threads = torch.get_num_threads()
@@ -74,7 +87,7 @@ def _run(
     jobs = [
         (
             *(array[n] for array in arrays),
-            *(first, min(first + per_walk, channels), relu),
+            *(first, min(first + per_walk, channels), relu, factor),
             *(written[n].numpy(), weights[n].numpy(), dots[i, n].numpy()),
         )
         for n in range(samples)
@@ -119,7 +132,9 @@ def _dot(x, y):  # type: ignore[no-untyped-def]
 
 
 @_compiled()
-def _walk(a, a_rows, t, t_rows, g, first, last, relu, out, other, dots):  # type: ignore[no-untyped-def]
+def _walk(  # type: ignore[no-untyped-def]
+    a, a_rows, t, t_rows, g, first, last, relu, factor, out, other, dots
+):
     """Sorted queries a and keys t with their rows; channels first .. last of g, out and other."""
     S, G = np.zeros(last - first), np.zeros(last - first)
     at, here = 0, np.float64(t[0])
@@ -151,9 +166,9 @@ def _walk(a, a_rows, t, t_rows, g, first, last, relu, out, other, dots):  # type
             if relu:
                 rise = query - here
                 for c in range(G.shape[0]):
-                    to[c] = S[c] + rise * G[c]
+                    to[c] = factor * (S[c] + rise * G[c])
             else:
                 for c in range(G.shape[0]):
-                    to[c] = G[c]
+                    to[c] = factor * G[c]
         if other.shape[0] > 0:
-            dots[row] = _dot(G, other[row, first:last])
+            dots[row] = factor * _dot(G, other[row, first:last])

@@ -15,8 +15,8 @@ CHANNELS_AT_ONCE = 16
 PAIRS_AT_ONCE = 2**19
 
 
-def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    """R (or H) of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D), by prefix sums over sorted keys.
+def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Tensor:
+    """factor R (or H) of a (N, P), b (N, Q), g (N, Q, D) -> (N, P, D), by prefix sums.
 
     A value that is not finite makes whatever it could reach not finite, as 0 * inf does in the
     matrix product, but where that gives inf this may give nan.
@@ -47,31 +47,36 @@ def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
             if q > 1:  # S[k - 2] holds S_k, and S_1 = 0
                 S = G[:, :-1].mul_(steps).cumsum_(1)
                 y += S.gather(1, (k - 2).clamp_(min=0).expand(n, p, width)).mul_(k > 1)
-        out[..., start : start + width] = y.mul_(k > 0).add_(poison)
+        out[..., start : start + width] = y.mul_(k > 0).mul_(factor).add_(poison)
     return out
 
 
-def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of R: da (N, P), db (N, Q), dg (N, Q, D)."""
-    da = (dy * sorted_sum(a, b, g, False)).sum(-1)
-    db = (g * sorted_sum(b, a, dy, False)).sum(-1)
-    return da, db, sorted_sum(b, a, dy, True).to(g.dtype)
+def sorted_backward(
+    a: Tensor, b: Tensor, g: Tensor, dy: Tensor, factor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of factor R: da (N, P), db (N, Q), dg (N, Q, D)."""
+    da = (dy * sorted_sum(a, b, g, False, factor)).sum(-1)
+    db = (g * sorted_sum(b, a, dy, False, factor)).sum(-1)
+    return da, db, sorted_sum(b, a, dy, True, factor).to(g.dtype)
 
 
-def paired_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    """R (or H) as the matrix product, a few rows at a time: for values that are not finite."""
+def paired_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Tensor:
+    """factor R (or H) as the matrix product, some rows at a time: for what is not finite."""
     out = g.new_empty(*a.shape, g.shape[2])
     for rows in _chunks(a, b):
         s = _sums(a[:, rows], b)
         # not s > 0: torch's derivative of ReLU lets nan pass
-        out[:, rows] = (s.relu() if relu else (~s.le(0)).to(s.dtype)) @ g.to(s.dtype)
+        weights = s.relu() if relu else (~s.le(0)).to(s.dtype)
+        out[:, rows] = weights.mul_(factor) @ g.to(s.dtype)
     return out
 
 
-def paired_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of `paired_sum(a, b, g, True)`, term by term as autograd takes it."""
+def paired_backward(
+    a: Tensor, b: Tensor, g: Tensor, dy: Tensor, factor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of `paired_sum(a, b, g, True, factor)`, term by term as autograd takes it."""
     da = torch.empty_like(_sums(a, b[:, :1]).squeeze(-1))
-    g, dy = g.to(da.dtype), dy.to(da.dtype)
+    g, dy = g.to(da.dtype), factor * dy.to(da.dtype)
     db, dg = torch.zeros_like(b, dtype=da.dtype), torch.zeros_like(g)
     for rows in _chunks(a, b):
         s = _sums(a[:, rows], b)

@@ -44,20 +44,22 @@ class Merged(NamedTuple):
     p: int
 
 
-def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool) -> Tensor:
-    """R or, without `relu`, H of a (N, P), b (N, Q), g (N, Q, D): (N, P, D), of g's dtype.
+def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Tensor:
+    """factor R or, without `relu`, H of a (N, P), b (N, Q), g (N, Q, D): (N, P, D), of g's dtype.
 
     R_i = sum_j ReLU(a_i + b_j) g_j and H_i = sum of g_j over the j with a_i + b_j > 0. Sums are
     float64 where an input is, float32 otherwise. No size may be zero.
     """
     with torch.cuda.device_of(g):
-        out = g.new_empty(*a.shape, g.shape[2])
+        out = g.new_empty(*a.shape, g.shape[2], dtype=_written_in(g))
         _answer(_merge(a, b, _sums_in(a, b, g)), g.contiguous(), relu, out)
-    return out
+    return out.mul_(factor).to(g.dtype)
 
 
-def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a, b and g for dy (N, P, D), the gradient of R.
+def sorted_backward(
+    a: Tensor, b: Tensor, g: Tensor, dy: Tensor, factor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a, b and g for dy (N, P, D), the gradient of factor R.
 
     da_i = <dy_i, H(a, b, g)_i>, db_j = <g_j, H(b, a, dy)_j> and dg_j = R(b, a, dy)_j; the last
     two in one pass, and no H is stored.
@@ -65,10 +67,15 @@ def sorted_backward(a: Tensor, b: Tensor, g: Tensor, dy: Tensor) -> tuple[Tensor
     with torch.cuda.device_of(g):
         merged = _merge(a, b, _sums_in(a, b, g, dy))
         g, dy = g.contiguous(), dy.contiguous()
-        dg = torch.empty_like(g)
+        dg = torch.empty_like(g, dtype=_written_in(g))
         da = _answer(merged, g, relu=False, other=dy)
         db = _answer(_exchanged(merged), dy, relu=True, out=dg, other=g)
-    return da.to(a.dtype), db.to(b.dtype), dg
+    # the factor after the sums' last rounding, but before a type in which they might be too large
+    return da.mul_(factor).to(a.dtype), db.mul_(factor).to(b.dtype), dg.mul_(factor).to(g.dtype)
+
+
+def _written_in(g: Tensor) -> torch.dtype:
+    return torch.float32 if g.dtype == torch.float16 else g.dtype
 
 
 def _sums_in(*tensors: Tensor) -> torch.dtype:
