@@ -46,7 +46,8 @@ def _differentiable(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         # views, so that a gradient stops here and does not go on to what they were made from
         theta, phi, g = inputs = [t.view_as(t) for t in ctx.saved_tensors[:3]]
-        y = _weights(theta, phi).to(g.dtype) @ g
+        precise = theta.to(sums_in(theta)) @ phi.to(sums_in(phi)).mT
+        y = precise.softmax(-1).to(g.dtype) @ g
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[:3]) if needed]
         found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
     by_place = dict(zip(wanted, found, strict=True))
@@ -60,8 +61,9 @@ SCHEMA = "(Tensor theta, Tensor phi, Tensor g, SymInt at_once) -> Tensor"
 def softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, at_once: int) -> Tensor:
     """For theta (N, P, C), phi (N, Q, C), g (N, Q, D): (N, P, D), from `at_once` rows at a time."""
     y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
+    scores = _chunk(theta, phi, at_once)
     for some, rows in _chunks(theta, at_once):
-        y[some, rows] = _weights(theta[some, rows], phi[some]).to(g.dtype) @ g[some]
+        y[some, rows] = _weights(theta[some, rows], phi[some], scores).to(g.dtype) @ g[some]
     return y
 
 
@@ -90,22 +92,36 @@ def softmax_rows_backward(
     """The gradient of `softmax_rows` in theta, phi and g."""
     dtheta = theta.new_empty(theta.shape)
     dphi, dg = (t.new_zeros(t.shape, dtype=sums_in(t)) for t in (phi, g))
+    scores, gradients = (_chunk(theta, phi, at_once) for _ in range(2))
     for some, rows in _chunks(theta, at_once):
-        p = _weights(theta[some, rows], phi[some])
+        p = _weights(theta[some, rows], phi[some], scores)
         _add_product(dg[some], p.mT, dy[some, rows])
-        dp = _precise(dy[some, rows] @ g[some].mT)
+        dp = _product(dy[some, rows], g[some].mT, gradients)
         ds = torch.ops.aten._softmax_backward_data.out(dp, p, -1, dp.dtype, grad_input=dp)
         dtheta[some, rows] = ds.to(theta.dtype) @ phi[some]
         _add_product(dphi[some], ds.mT, theta[some, rows])
     return dtheta, dphi.to(phi.dtype), dg.to(g.dtype)
 
 
-def _weights(theta: Tensor, phi: Tensor) -> Tensor:
+def _chunk(theta: Tensor, phi: Tensor, at_once: int) -> Tensor:
+    """Room for the pairs of one chunk: made anew for each, its pages would cost as much as it."""
+    n, p, _ = theta.shape
+    shape = min(n, max(1, at_once // p)), min(p, at_once), phi.shape[1]
+    return theta.new_empty(shape, dtype=sums_in(theta))
+
+
+def _weights(theta: Tensor, phi: Tensor, room: Tensor) -> Tensor:
     if theta.device.type == "cpu":  # elsewhere products in float32 would be slow
-        theta, phi = theta.to(sums_in(theta)), phi.to(sums_in(phi))
-    scores = _precise(theta @ phi.mT)
-    # in place, unless autograd wants the scores
-    return scores.softmax(-1) if scores.requires_grad else torch.softmax(scores, -1, out=scores)
+        theta, phi = theta.to(room.dtype), phi.to(room.dtype)
+    scores = _product(theta, phi.mT, room)
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _product(left: Tensor, right: Tensor, room: Tensor) -> Tensor:
+    """left right in `room`, if it is of the same type."""
+    if left.dtype != room.dtype:
+        return (left @ right).to(room.dtype)
+    return torch.bmm(left, right, out=room[: left.shape[0], : left.shape[1]])
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -123,7 +139,3 @@ def _chunks(theta: Tensor, at_once: int) -> Iterator[tuple[slice, slice]]:
     for i in range(0, n, samples):
         for j in range(0, p, at_once):
             yield slice(i, i + samples), slice(j, j + at_once)
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(sums_in(x))
