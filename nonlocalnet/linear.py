@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels.precision import autocasts
 from .positions import to_grid, to_tokens
 
 Layer = Callable[[Tensor], Tensor]
@@ -89,8 +90,8 @@ def is_plain(layer: nn.Module | None) -> bool:
 
 
 def _is_batch_norm(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm1d | nn.SyncBatchNorm]:
-    own = isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm) and not _is_watched(norm)
-    return own and type(norm) in (nn.BatchNorm1d, nn.SyncBatchNorm)  # no subclass of the user's
+    own = type(norm) in (nn.BatchNorm1d, nn.SyncBatchNorm)  # no subclass of the user's
+    return own and norm is not None and not _is_watched(norm)
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -135,9 +136,8 @@ def add_product(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> 
 
     left (N, P, D); right (D, C), or (N, D, C); x (N, C, *positions).
     """
-    kind, grid = x.device.type, x.shape[2:]
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    if autocast or not x.dtype == left.dtype == right.dtype:
+    grid = x.shape[2:]
+    if autocasts(x) or not x.dtype == left.dtype == right.dtype:
         return x + to_grid(product(left, right, bias), grid)
     if is_channels_first(x):
         columns = x.flatten(2)

@@ -25,14 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .kernels import PAIRS_AT_ONCE
+from .kernels.precision import autocasts
 from .kernels.relu_sum import relu_sum
 from .kernels.softmax_sum import softmax_fused, softmax_rows
 
 Scores = Callable[[Tensor, Tensor], Tensor]  # theta (N, P, C), phi (N, Q, C) -> f (N, P, Q)
 Sum = Callable[[Tensor, Tensor, Tensor], Tensor]  # theta, phi, g (N, Q, D) -> y (N, P, D)
-
-# Pairs whose scores may exist at once: 2 MB of float32, about one core's share of a cache.
-PAIRS_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,11 @@ def non_local(
         y (N, P, D), in g's dtype.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown name, a scale or weight f does not have.
+        ValueError: shapes or types that do not fit, an unknown name, a scale or weight that f does
+            not have.
     """
     function = find_pairwise(pairwise)
-    _check_shapes(theta, phi, g)
+    _check(theta, phi, g)
     theta, phi = _prepare(theta, phi, function, scale, weight)
     if 0 in (*theta.shape, *g.shape):  # no positions, or an empty batch: an empty sum
         return g.new_zeros(theta.shape[0], theta.shape[1], g.shape[2])
@@ -119,9 +119,9 @@ def factors(
     (p, c), (q, d), e = theta.shape[1:], g.shape[1:], out.shape[1]
     folded = q * c * d + c * d * e + p * c * e
     fold = function.total is _dot_total and not torch.compiler.is_exporting()
-    if not fold or folded >= _dot_cost(p, q, c, d) + p * d * e:
+    if not fold or folded >= min(p * q * (c + d), c * d * (p + q)) + p * d * e:
         return non_local(theta, phi, g, pairwise, scale, weight), out
-    _check_shapes(theta, phi, g)
+    _check(theta, phi, g)
     theta, phi = _prepare(theta, phi, function, scale, weight)
     return theta, _mean_product(phi, g) @ out
 
@@ -139,7 +139,7 @@ def attention_rows(
     dot product may be negative. Arguments and errors are those of `non_local`.
     """
     function = find_pairwise(pairwise)
-    _check_shapes(theta, phi, phi)
+    _check(theta, phi, phi)
     theta, phi = _prepare(theta, phi, function, scale, weight)
     return _normalize(function.scores(theta, phi), function)
 
@@ -158,7 +158,7 @@ def find_pairwise(pairwise: str | Pairwise | Scores) -> Pairwise:
     return PAIRWISE[pairwise]
 
 
-def _check_shapes(theta: Tensor, phi: Tensor, g: Tensor) -> None:
+def _check(theta: Tensor, phi: Tensor, g: Tensor) -> None:
     shapes = [tuple(t.shape) for t in (theta, phi, g)]
     if any(len(s) != 3 for s in shapes):
         raise ValueError(f"theta, phi and g are (N, positions, channels); they came as {shapes}")
@@ -168,7 +168,7 @@ def _check_shapes(theta: Tensor, phi: Tensor, g: Tensor) -> None:
             "theta (N, P, C), phi (N, Q, C) and g (N, Q, D) must share N, C and Q;"
             f" they came as {shapes}"
         )
-    if not theta.dtype == phi.dtype == g.dtype and not _autocasts(theta):
+    if not theta.dtype == phi.dtype == g.dtype and not autocasts(theta):
         raise ValueError(
             f"theta, phi and g share one type; they came as {theta.dtype}, {phi.dtype}, {g.dtype}"
         )
@@ -262,7 +262,7 @@ def _softmax_total(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         # the fused kernels need the channels side by side: (N, P, C) -> (N, 1, P, C)
         q, k, v = (t.contiguous().unsqueeze(1) for t in (theta, phi, g))
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
-    if _autocasts(theta):
+    if autocasts(theta):
         dtype = torch.get_autocast_dtype(theta.device.type)
         theta, phi, g = (t.to(dtype) for t in (theta, phi, g))
     total = softmax_fused if form == "fused" else softmax_rows
@@ -280,11 +280,6 @@ def softmax_form(theta: Tensor, phi: Tensor, g: Tensor) -> Literal["kept", "fuse
     if may_keep and _weights_are_small(theta, g):
         return "kept"
     return "fused" if fused else "rows"
-
-
-def _autocasts(x: Tensor) -> bool:
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _weights_are_small(theta: Tensor, g: Tensor) -> bool:
@@ -333,14 +328,9 @@ def _mean_product(phi: Tensor, g: Tensor) -> Tensor:
     return torch.baddbmm(g.new_zeros(()), phi.mT, g, beta=0, alpha=1 / g.shape[1])
 
 
-def _dot_cost(p: int, q: int, c: int, d: int) -> int:
-    return min(p * q * (c + d), c * d * (p + q))
-
-
 def _concatenation_total(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    y: Tensor = relu_sum(
-        a.squeeze(-1), b.squeeze(-1), g, 1 / b.shape[1]
-    )  # a (N, P, 1), b (N, Q, 1)
+    # a (N, P, 1), b (N, Q, 1)
+    y: Tensor = relu_sum(a.squeeze(-1), b.squeeze(-1), g, 1 / b.shape[1])
     return y
 
 

@@ -1,7 +1,8 @@
-"""One thread per test process, so that results and times do not depend on the machine's load."""
+"""What tests share: one thread each, whatever the machine's load, and a fresh compiler."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    with warnings.catch_warnings():  # torch's own deprecations while it traces
+        warnings.simplefilter("ignore")
+        yield

@@ -8,7 +8,6 @@ import itertools
 import pickle
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -584,14 +583,6 @@ def network(pairwise: str, norm: str, **options: Any) -> nn.Module:
     block = make(norm, pairwise=pairwise, **options).float()
     pooled = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
     return nn.Sequential(conv, block, pooled, head).train(norm == "train")
-
-
-@pytest.fixture
-def _fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    with warnings.catch_warnings():  # torch's own deprecations while it traces
-        warnings.simplefilter("ignore")
-        yield
 
 
 SINGLE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}  # float32, values of order one

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,14 +69,6 @@ def wake(model: nn.Module) -> None:
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-@pytest.fixture
-def _fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    with warnings.catch_warnings():  # torch's own deprecations while it traces
-        warnings.simplefilter("ignore")
-        yield
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from . import PAIRS_AT_ONCE
 from .precision import sums_in
 
 # Channels of g per prefix sum: keeps the float64 accumulators small and in cache.
 CHANNELS_AT_ONCE = 16
-# Pairs whose weights may exist at once where they are formed pair by pair.
-PAIRS_AT_ONCE = 2**19
 
 
 def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Tensor:

@@ -27,6 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .precision import sums_in
+
 # Sizes of what one program takes at once: they decide the speed, and the order of additions.
 # With one warp a running sum down a column stays in its registers and shuffles.
 PLACES = 32  # of the list in a segment
@@ -52,7 +54,7 @@ def sorted_sum(a: Tensor, b: Tensor, g: Tensor, relu: bool, factor: float) -> Te
     """
     with torch.cuda.device_of(g):
         out = g.new_empty(*a.shape, g.shape[2], dtype=_written_in(g))
-        _answer(_merge(a, b, _sums_in(a, b, g)), g.contiguous(), relu, out)
+        _answer(_merge(a, b, sums_in(a, b, g)), g.contiguous(), relu, out)
     return out.mul_(factor).to(g.dtype)
 
 
@@ -65,7 +67,7 @@ def sorted_backward(
     two in one pass, and no H is stored.
     """
     with torch.cuda.device_of(g):
-        merged = _merge(a, b, _sums_in(a, b, g, dy))
+        merged = _merge(a, b, sums_in(a, b, g, dy))
         g, dy = g.contiguous(), dy.contiguous()
         dg = torch.empty_like(g, dtype=_written_in(g))
         da = _answer(merged, g, relu=False, other=dy)
@@ -76,10 +78,6 @@ def sorted_backward(
 
 def _written_in(g: Tensor) -> torch.dtype:
     return torch.float32 if g.dtype == torch.float16 else g.dtype
-
-
-def _sums_in(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
 def _merge(a: Tensor, b: Tensor, dtype: torch.dtype) -> Merged:
