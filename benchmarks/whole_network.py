@@ -17,7 +17,8 @@ from peers import SlowFastForm
 from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock, create_model
-from nonlocalnet.resnet import BatchNorm3d, Conv3d, MaxPool3d, ResNet3d
+from nonlocalnet.layers import BatchNorm3d, Conv3d, MaxPool3d
+from nonlocalnet.resnet import ResNet3d
 from nonlocalnet.surgery import blocks
 
 

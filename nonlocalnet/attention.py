@@ -11,7 +11,6 @@ numbers.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from torch import Tensor, nn
 from .block import NonLocalBlock
 from .card import Card
 from .errors import UserError
+from .layers import Grid
 from .look import Cell, Key, Look, Point, centre_of, shares
-from .resnet import Grid, ResNet3d
+from .mobilenet import MobileNet3d
+from .resnet import ResNet3d
 from .surgery import blocks
 
 Box = tuple[slice, slice, slice]
@@ -263,10 +264,12 @@ def _listening(block: NonLocalBlock) -> Iterator[list[Tensor]]:
 
 def _grid(model: nn.Module, name: str) -> Grid | None:
     """The exact grid of a block's features, where the network knows it."""
-    stage = name.partition(".")[0]
-    if isinstance(model, ResNet3d) and stage in model.stages and re.fullmatch(r"\w+(\.\d+)?", name):
+    if not isinstance(model, ResNet3d | MobileNet3d):
+        return None
+    try:
         return model.grid(name)
-    return None
+    except ValueError:  # a place inside a block
+        return None
 
 
 def _even(size: Cell, cells: Cell) -> Grid:

@@ -50,6 +50,7 @@ class BlockOptions(TypedDict, total=False):
     out_bias: bool
     temporal_group: int | None
     init: Init
+    cells: tuple[int, ...] | None
 
 
 class NonLocalBlock(nn.Module):
@@ -86,6 +87,8 @@ class NonLocalBlock(nn.Module):
             long-clip models use 4 in res3). None: no groups.
         init: of theta, phi, g (and W_z unless zero). "normal": N(0, 0.01^2), Caffe2 and mmcv;
             "msra": the paper's sentence, PySlowFast.
+        cells: how many positions one pooled key stands for, per axis. None: the paper's (1, 2, 2),
+            and 2 along each axis of images and sequences; PySlowFast may pool frames too.
 
     Raises:
         ValueError: options that do not fit each other, among them the combination that could
@@ -105,6 +108,7 @@ class NonLocalBlock(nn.Module):
         out_bias: bool = True,
         temporal_group: int | None = None,
         init: Init = "normal",
+        cells: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         _one_of("mode", mode, Mode)
@@ -120,6 +124,14 @@ class NonLocalBlock(nn.Module):
                 f"norm={norm!r} with zero_init='norm': the gain of a {norm!r} norm {why};"
                 " use zero_init='out'"
             )
+        if cells is not None and (min(cells, default=0) < 1 or len(cells) > 3):
+            raise ValueError(f"cells are one to three positive numbers, not {cells!r}")
+        folds = mode != "spacetime" or temporal_group is not None
+        if cells is not None and folds and (len(cells) != 3 or cells[0] != 1):
+            raise ValueError(
+                f"mode={mode!r} and temporal_group={temporal_group} tell frames apart, so keys are"
+                f" pooled in space alone: cells=(1, h, w), not {cells!r}"
+            )
         if temporal_group is not None and (mode != "spacetime" or temporal_group < 1):
             raise ValueError(
                 "temporal_group is a positive number of frames and belongs to mode='spacetime';"
@@ -132,6 +144,7 @@ class NonLocalBlock(nn.Module):
         self.channels, self.inner = channels, inner
         self.pairwise, self.mode = pairwise, mode
         self.subsample: Subsample = "none" if mode == "time" else subsample
+        self.cells = None if cells is None else tuple(cells)
         self.temporal_group = 1 if mode == "space" else temporal_group
         width = inner if function.embedded else channels
         if isinstance(scale, str) and scale != "1/sqrt(d)":
@@ -215,11 +228,11 @@ class NonLocalBlock(nn.Module):
         tokens = to_rows(x)  # (N, P, C): a view where x is channels-last
         theta = tokens if theta_of is None else theta_of(tokens)
         if self.subsample == "after":
-            g = to_tokens(pool(to_grid(self.g(tokens), x.shape[2:])))
+            g = to_tokens(pool(to_grid(self.g(tokens), x.shape[2:]), self.cells))
             keys = x if phi_of is None else to_grid(phi_of(tokens), x.shape[2:])
-            phi = to_tokens(pool(keys))
+            phi = to_tokens(pool(keys, self.cells))
         else:
-            keys = to_rows(pool(x)) if self.subsample == "before" else tokens
+            keys = to_rows(pool(x, self.cells)) if self.subsample == "before" else tokens
             phi = keys if phi_of is None else phi_of(keys)
             g = self.g(keys)
         frames = x.shape[2]
@@ -278,7 +291,7 @@ class NonLocalBlock(nn.Module):
 
     def key_stride(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Cells of the features per key cell and axis, (1, 2, 2) for the paper's pooling."""
-        return window(grid) if self.subsample != "none" else (1,) * len(grid)
+        return window(grid, self.cells) if self.subsample != "none" else (1,) * len(grid)
 
     def is_awake(self) -> bool:
         """False while the operation's result cannot reach the output, as at construction."""
@@ -288,6 +301,8 @@ class NonLocalBlock(nn.Module):
     def extra_repr(self) -> str:
         name = self.pairwise if isinstance(self.pairwise, str) else "custom"
         text = f"{self.channels}, inner={self.inner}, {name}, {self.mode}, keys={self.subsample}"
+        if self.cells is not None:
+            text += f", cells={self.cells}"
         if self.scale is not None:
             text += f", scale={self.scale:.4g}"
         if self.temporal_group is not None and self.mode != "space":

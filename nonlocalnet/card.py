@@ -13,6 +13,7 @@ from .errors import UserError
 
 Sampling = Literal["dense", "segments"]
 Beyond = Literal["clamp", "wrap"]
+Starts = Literal["fit", "share"]
 Aggregate = Literal["softmax", "logits", "max"]
 
 
@@ -32,6 +33,7 @@ class Card:
     stride: int = 2
     sampling: Sampling = "dense"
     beyond: Beyond = "clamp"  # past the last frame: repeat it (PySlowFast) or wrap (Caffe2)
+    starts: Starts = "fit"  # of test clips: evenly up to the last that fits, or tenths (Caffe2)
     # how they look; colours are RGB, mean and std on the scale 0..1
     short_side: int = 256
     crop: int = 224
@@ -44,6 +46,9 @@ class Card:
     clips: int = 10
     crops: int = 3
     aggregate: Aggregate = "softmax"
+    # where the weights come from, and under which licence
+    source: str = ""
+    licence: str = ""
 
     def class_name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else f"class {label}"

@@ -47,7 +47,7 @@ def _non_local(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         word = words[0]
         if word.isdigit():
             return int(word)
-        return word if re.fullmatch(r"res\d", word) else tuple(word.split(","))
+        return word if re.fullmatch(r"res\d|slowfast|tsm", word) else tuple(word.split(","))
 
     return PrimitiveConstructorSpec(
         nargs=1,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from .card import Beyond, Card, Sampling
+from .card import Beyond, Card, Sampling, Starts
 
 Indices = NDArray[np.int64]
 
@@ -40,18 +40,25 @@ def dense_clip(
 
 
 def dense_views(
-    count: int, frames: int, stride: int, clips: int, beyond: Beyond = "clamp"
+    count: int,
+    frames: int,
+    stride: int,
+    clips: int,
+    beyond: Beyond = "clamp",
+    starts_by: Starts = "fit",
 ) -> Indices:
-    """Test clips (clips, frames): starts evenly spaced, the first at 0, the last at the end.
+    """Test clips (clips, frames): starts evenly spaced, the first at 0. One clip is the centre one.
 
-    One clip is the centre one. Paper, section 4 ("10 clips evenly from a full-length video"); the
-    starts are TSM's and PySlowFast's. (The Caffe2 code starts clip j at count / 10 * j instead and
-    lets the last one wrap.)
+    Paper, section 4 ("10 clips evenly from a full-length video"). "fit": the last one ends with
+    the video (TSM, PySlowFast). "share": clip j of n starts at count j / n, and the last ones go
+    beyond the end (Caffe2).
     """
     _at_least_one(clips=clips)
     last = _last_start(count, frames, stride)
     if clips == 1:
         starts = np.array([last // 2], dtype=np.int64)
+    elif starts_by == "share":
+        starts = count * np.arange(clips, dtype=np.int64) // clips
     else:
         gaps = clips - 1
         starts = (2 * last * np.arange(clips, dtype=np.int64) + gaps) // (2 * gaps)  # rounded
@@ -95,7 +102,7 @@ TRAINING: dict[Sampling, Callable[[int, Card, Generator], Indices]] = {
 
 TESTING: dict[Sampling, Callable[[int, Card, int], Indices]] = {
     "dense": lambda count, card, clips: dense_views(
-        count, card.frames, card.stride, clips, card.beyond
+        count, card.frames, card.stride, clips, card.beyond, card.starts
     ),
     "segments": lambda count, card, clips: segment_views(count, card.frames, clips),
 }

@@ -15,9 +15,11 @@ from tyro.conf import arg
 from .block import Norm, Subsample
 from .errors import UserError
 from .machine import Device, this_machine
-from .models import MODELS, SIZES, InflateStyle, create_model
+from .models import MODELS, InflateStyle, create_model
 from .positions import Mode
+from .presets import PRESETS
 from .recipes import RECIPES, PairwiseName, Stage
+from .sizes import SIZES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,8 +28,10 @@ NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local
 Out = Annotated[Path, arg(aliases=["-o"])]
 if TYPE_CHECKING:
     RecipeName = str
-else:  # a new recipe becomes a choice without being named twice
+    PresetName = str
+else:  # a new one becomes a choice without being named twice
     RecipeName = Literal[tuple(RECIPES)]
+    PresetName = Literal[tuple(PRESETS)]
 MOST_CLIPS = 1000  # of one video; the paper takes 10
 MOST_NUMBERS = 10**9  # of one clip; 32 frames of 224 x 224 have five million
 
@@ -50,18 +54,20 @@ class Network:
 
     non_local: NonLocal = 0
     """Non-local blocks: a count, a stage such as res4, or names such as layer2.1,layer3.4."""
-    pairwise: PairwiseName = "embedded_gaussian"
-    """The pairwise function of the blocks."""
-    mode: Mode = "spacetime"
-    """What a position of a block sees."""
-    subsample: Subsample = "before"
-    """Pooling of a block's keys."""
-    norm: Norm = "batch"
-    """Norm after a block's output weights."""
+    preset: PresetName | None = None
+    """Whose geometry: a codebase's pooling, blocks, head and views; None is the paper's."""
+    pairwise: PairwiseName | None = None
+    """The pairwise function of the blocks; None is embedded_gaussian, or the preset's."""
+    mode: Mode | None = None
+    """What a position of a block sees; None is spacetime."""
+    subsample: Subsample | None = None
+    """Pooling of a block's keys; None is before phi and g, or the preset's."""
+    norm: Norm | None = None
+    """Norm after a block's output weights; None is batch, or the preset's."""
     stem: str | None = None
-    """First layers and their pooling: paper, caffe2-32, caffe2-8, slowfast, image or tiny."""
-    inflate_style: InflateStyle = "3x1x1"
-    """Which kernels of an I3D bottleneck are inflated."""
+    """First layers and their pooling, a name such as paper, caffe2-8 or slowfast."""
+    inflate_style: InflateStyle | None = None
+    """Which kernels of an I3D bottleneck are inflated; None is 3x1x1."""
     num_classes: int = 400
     """Outputs of the head."""
 
@@ -115,8 +121,6 @@ def find_network(model: str, network: Network) -> nn.Module:
     if network.num_classes < 1:
         raise UsageError(f"--num-classes is at least 1; it came as {network.num_classes}")
     options = {k: v for k, v in vars(network).items() if v is not None}
-    if not model.startswith("i3d") and network.inflate_style == "3x1x1":
-        del options["inflate_style"]
     try:
         return create_model(model, **options)
     except ValueError as error:
@@ -133,6 +137,7 @@ def check_non_local(model: str, value: NonLocal) -> None:
     """Raises `UsageError` for blocks that this network, a key of `MODELS`, has no place for."""
     size = SIZES[MODELS[model][1]]
     stages = [f"res{i + 2}" for i in range(len(size.layers))]
+    stages += [word for word in size.positions if isinstance(word, str)]
     if isinstance(value, int):
         good = value in (0, *size.positions)
     elif isinstance(value, str):
@@ -142,14 +147,14 @@ def check_non_local(model: str, value: NonLocal) -> None:
     if good:
         return
     came = ",".join(value) if isinstance(value, tuple) else value
-    counts = ", ".join(map(str, size.positions))
+    counts = ", ".join(str(count) for count in size.positions if isinstance(count, int))
     blocks = ", ".join(
         f"layer{i + 1}.0" + (f" to .{depth - 1}" if depth > 1 else "")
         for i, depth in enumerate(size.layers)
     )
     raise UsageError(
-        f"--non-local of {model} is a count (0, {counts}), a stage ({', '.join(stages)}) or names"
-        f" of residual blocks with commas between ({blocks}), not {came!r}"
+        f"--non-local of {model} is a count (0, {counts}), a stage or layout ({', '.join(stages)})"
+        f" or names of residual blocks with commas between ({blocks}), not {came!r}"
     )
 
 

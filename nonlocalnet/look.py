@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .resnet import Grid
+from .layers import Grid
 from .transforms import Box
 
 Point = tuple[float, float, float]  # frame, y, x

@@ -72,20 +72,26 @@ def locate(
     return 0, flat, (slice(None),) * len(grid)
 
 
-def window(grid: Sequence[int]) -> tuple[int, ...]:
-    """Two along every axis of space; frames are never pooled, nor an axis of length one."""
-    space = [min(2, size) for size in (grid[1:] if len(grid) == 3 else grid)]
-    return (1, *space) if len(grid) == 3 else tuple(space)
+def window(grid: Sequence[int], cells: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Cells that one pooled key stands for: two along every axis of space, if no others are given.
+
+    Frames are pooled only where `cells` says so, an axis of length one never.
+    """
+    if cells is None:
+        cells = (1, 2, 2) if len(grid) == 3 else (2,) * len(grid)
+    if len(cells) != len(grid):
+        raise ValueError(f"features have {len(grid)} axes of positions, and cells came as {cells}")
+    return tuple(min(c, size) for c, size in zip(cells, grid, strict=True))
 
 
-def pool(x: Tensor) -> Tensor:
-    """The paper's sub-sampling: max pooling of 1x2x2 (or 2x2, or 2) cells."""
-    cells = window(x.shape[2:])
+def pool(x: Tensor, cells: Sequence[int] | None = None) -> Tensor:
+    """The paper's sub-sampling: max pooling of 1x2x2 (or 2x2, or 2) cells, or of those given."""
+    cells = window(x.shape[2:], cells)
     if x.dim() == 3:
         return F.max_pool1d(x, cells)
     if x.dim() == 4:
         return F.max_pool2d(x, cells)
-    if x.is_contiguous() and x.shape[2]:  # torch's 3-D pooling refuses no frames
+    if (x.is_contiguous() and x.shape[2]) or cells[0] > 1:  # torch's 3-D pooling refuses no frames
         return F.max_pool3d(x, cells)
     # (N, C, T, H, W) as frames (N T, C, H, W): a view where x is channels-last
     frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), cells[1:])

@@ -15,7 +15,7 @@ from .errors import UserError
 from .machine import Device
 from .positions import Mode
 
-Stage = Literal["res2", "res3", "res4", "res5"]
+Stage = Literal["res2", "res3", "res4", "res5", "slowfast", "tsm"]  # or a layout of five
 PairwiseName = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 Colours = Literal["paper", "imagenet"]
 Optimizer = Literal["sgd", "adamw"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
+
+Direction = Literal["both", "past"]
 
 
 class TemporalShift(nn.Module):
@@ -12,10 +16,13 @@ class TemporalShift(nn.Module):
         channels [C/n, 2C/n)  out[t] = x[t - 1]     from the past
         the rest              out[t] = x[t]
 
-    (mit-han-lab/temporal-shift-module, offline and bidirectional.) It has no parameters.
+    (mit-han-lab/temporal-shift-module, offline and bidirectional.) Online, frames come one by one
+    and there is no future: channels [0, C/n) come from the past and the rest stays. It has no
+    parameters.
 
     Args:
-        fraction: n above; 8 in TSM, so a quarter of the channels moves.
+        fraction: n above; 8 in TSM, so a quarter of the channels moves (an eighth online).
+        direction: "both", or "past" for online networks.
         frames: T, for features of a 2-D network that come as (N T, C, H, W). None: features are
             (N, C, T, H, W).
 
@@ -23,13 +30,17 @@ class TemporalShift(nn.Module):
         ValueError: a fraction under 2, features of another shape or of too few channels.
     """
 
-    def __init__(self, fraction: int = 8, frames: int | None = None) -> None:
+    def __init__(
+        self, fraction: int = 8, frames: int | None = None, direction: Direction = "both"
+    ) -> None:
         super().__init__()
+        if direction not in ("both", "past"):
+            raise ValueError(f"direction is 'both' or 'past', not {direction!r}")
         if fraction < 2:
             raise ValueError(f"two parts of the channels move, so fraction >= 2, not {fraction}")
         if frames is not None and frames < 1:
             raise ValueError(f"frames is the length of a clip, at least 1, not {frames}")
-        self.fraction, self.frames = fraction, frames
+        self.fraction, self.frames, self.direction = fraction, frames, direction
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W), or (N T, C, H, W) with `frames`, to the same shape."""
@@ -55,8 +66,12 @@ class TemporalShift(nn.Module):
                 f"1/{self.fraction} of {x.shape[1]} channels is none: shift where there are more,"
                 " or lower fraction"
             )
-        ahead, back = slice(0, fold), slice(fold, 2 * fold)
         out = x.clone()
+        if self.direction == "past":
+            out[:, :fold, 1:] = x[:, :fold, :-1]
+            out[:, :fold, :1] = 0
+            return out
+        ahead, back = slice(0, fold), slice(fold, 2 * fold)
         out[:, ahead, :-1] = x[:, ahead, 1:]
         out[:, ahead, -1:] = 0
         out[:, back, 1:] = x[:, back, :-1]
@@ -65,4 +80,5 @@ class TemporalShift(nn.Module):
 
     def extra_repr(self) -> str:
         frames = "" if self.frames is None else f", frames={self.frames}"
-        return f"1/{self.fraction} from the future, 1/{self.fraction} from the past{frames}"
+        ahead = f"1/{self.fraction} from the future, " if self.direction == "both" else ""
+        return f"{ahead}1/{self.fraction} from the past{frames}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .block import BlockOptions, NonLocalBlock
-from .shift import TemporalShift
+from .shift import Direction, TemporalShift
 from .twins import is_flat, refuse_shared_weights, twin_of
 
 
@@ -64,12 +64,18 @@ def insert(
 
 
 def shift(
-    model: nn.Module, at: str | Iterable[str], *, fraction: int = 8, frames: int | None = None
+    model: nn.Module,
+    at: str | Iterable[str],
+    *,
+    fraction: int = 8,
+    frames: int | None = None,
+    direction: Direction = "both",
 ) -> nn.Module:
     """Shift the input of each named module along time (TSM), by a child `temporal_shift`.
 
     Name the first convolution of residual branches ("layer1.0.conv1", ...) for TSM's residual
-    placement: the identity stays unshifted. `fraction` and `frames` are those of `TemporalShift`.
+    placement: the identity stays unshifted. `fraction`, `frames` and `direction` are those of
+    `TemporalShift`.
 
     Raises:
         ValueError: a name the network lacks, a module that is shifted already.
@@ -79,7 +85,7 @@ def shift(
         if hasattr(module, "temporal_shift"):
             raise ValueError(f"{name!r} is shifted already")
     for _, module in modules:
-        module.add_module("temporal_shift", TemporalShift(fraction, frames))
+        module.add_module("temporal_shift", TemporalShift(fraction, frames, direction))
         module.register_forward_pre_hook(_apply_shift)
     return model
 

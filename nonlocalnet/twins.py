@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .resnet import Conv3d, MaxPool3d
+from .layers import Conv3d, MaxPool3d
 
 
 def is_flat(module: nn.Module) -> bool:

@@ -176,7 +176,7 @@ def test_usage_errors_exit_with_2_and_a_hint(
         ("show c2d_tiny --non-local 7", 2, "not 7"),
         ("show c2d_resnet18 --non-local res9", 2, "res5"),
         ("show c2d_tiny --non-local layer9.0", 2, "layer1"),
-        ("show c2d_tiny --non-local 7", 2, "a stage (res2, res3, res4) or"),
+        ("show c2d_tiny --non-local 7", 2, "a stage or layout (res2, res3, res4) or"),
         ("show i3d_resnet50 --non-local -1", 2, "a count (0, 1, 5, 10)"),
         ("show i3d_resnet50 --non-local=", 2, "layer3.0 to .5"),
         ("show i3d_resnet50 --non-local layer2.1,layer9.1", 2, "not 'layer2.1,layer9.1'"),

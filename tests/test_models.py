@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from torch import nn
 from nonlocalnet import create_model
 from nonlocalnet.card import card_of
 from nonlocalnet.cost import cost
-from nonlocalnet.models import MODELS, SIZES, block_positions
-from nonlocalnet.resnet import Conv3d
+from nonlocalnet.layers import Conv3d
+from nonlocalnet.models import MODELS
+from nonlocalnet.sizes import SIZES, block_positions
 from nonlocalnet.surgery import blocks
 
 # Parameters (M) and multiply-adds (G) for 32 x 224 x 224 and 400 classes in the paper's geometry,
@@ -83,8 +86,12 @@ def test_cost_tells_each_stage_and_block() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_learns_every_parameter(name: str) -> None:
     torch.manual_seed(0)
-    width = None if "tiny" in name else 8
-    model = create_model(name, 3, non_local="res3", width=width, zero_init="none", dropout=0.0)
+    options: dict[str, Any] = {"zero_init": "none", "dropout": 0.0}
+    if "mobilenet" in name:
+        model = create_model(name, 3, non_local=("features.6",), **options)
+    else:
+        width = None if "tiny" in name else 8
+        model = create_model(name, 3, non_local="res3", width=width, **options)
     wake(model).train()
     x = torch.randn(2, 3, 16, 64, 64)
     logits = model(x)

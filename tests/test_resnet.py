@@ -5,15 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nonlocalnet.resnet import (
-    STEMS,
-    BasicBlock,
-    BatchNorm3d,
-    Bottleneck,
-    Conv3d,
-    MaxPool3d,
-    ResNet3d,
-)
+from nonlocalnet.layers import BatchNorm3d, Conv3d, MaxPool3d
+from nonlocalnet.resnet import STEMS, BasicBlock, Bottleneck, ResNet3d
 
 KERNELS = [  # kernel, stride, padding: those of the networks, and some that fall through
     ((1, 7, 7), (2, 2, 2), (0, 3, 3)),

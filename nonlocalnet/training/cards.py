@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..card import Card
 from ..errors import UserError
-from ..models import IMAGENET_MEAN, IMAGENET_STD
+from ..presets import IMAGENET_MEAN, IMAGENET_STD
 from ..recipes import Recipe
 
 

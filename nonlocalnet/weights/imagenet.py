@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..card import card_of, set_card
 from ..errors import UserError
-from ..models import IMAGENET_MEAN, IMAGENET_STD
+from ..presets import IMAGENET_MEAN, IMAGENET_STD
 
 # torchvision's names of the weights each size starts from
 WEIGHTS = {

@@ -1,0 +1,176 @@
+"""Other codebases' checkpoints: of which family and network a file is, its tensors in our names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..card import card_of, set_card
+from ..errors import UserError
+from ..models import create_model
+from ..presets import PRESETS
+from . import alexhex7, caffe2, mmaction2, pyslowfast, pytorchvideo, tsm
+from .container import Container
+from .differ import compare
+from .family import Family
+from .structure import architecture
+
+FAMILIES = (
+    caffe2.FAMILY,
+    pyslowfast.FAMILY,
+    pyslowfast.BY_PYTORCHVIDEO,
+    pytorchvideo.FAMILY,
+    mmaction2.FAMILY,
+    mmaction2.MOBILENET,
+    tsm.FAMILY,
+    tsm.MOBILENET,
+    tsm.ONLINE,
+    alexhex7.FAMILY,
+)
+SAMPLE = 64  # names looked at to tell the family
+HEADS = ("fc", "classifier.1", "fc.3")
+
+
+def load_foreign(
+    container: Container, path: Path, preset: str | None, num_classes: int | None
+) -> nn.Module:
+    """The network of another codebase's file, on the CPU; see `weights.load`."""
+    family = recognise(container, path)
+    found, unexpected = rename(container.tensors, family)
+    shifted = bool(family.shift) and any(family.shift in name for name in container.tensors)
+    try:
+        told = architecture(found, shifted)
+    except UserError as error:
+        raise UserError(f"{path} has {family.title} names, but {error}") from None
+    chosen = choose(family, told, container.notes, preset, path)
+    if "pairwise" in told:  # gaussian and concatenation are scaled nowhere
+        told["scale"] = None
+    told = {**PRESETS[chosen].options, **told}
+    classes = told.pop("num_classes", None)
+    if classes is None and num_classes is None:
+        raise UserError(
+            f"{path} has no head (it was made to start from): say the number of classes,"
+            " num_classes=400, and a new one is made"
+        )
+    model = build({**told, "num_classes": num_classes or classes}, path)
+    fill(model, found, unexpected, family, path, new_head=num_classes not in (None, classes))
+    card = dataclasses.replace(
+        card_of(model), **PRESETS[chosen].card, source=f"{family.title}: {path.name}"
+    )
+    set_card(model, card)
+    return model
+
+
+def recognise(container: Container, path: Path) -> Family:
+    """The family whose table knows most of the names. Raises UserError if none knows half."""
+    names = list(container.tensors)
+    sample = names[:: max(1, len(names) // SAMPLE)]
+    known = [sum(map(family.knows, sample)) for family in FAMILIES]
+    if 2 * max(known) > len(sample):
+        return FAMILIES[known.index(max(known))]
+    titles = ", ".join(family.title for family in FAMILIES)
+    image = {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
+    also = (
+        "; it looks like an image ResNet, which is no video network yet: give it to"
+        " load_imagenet(model, path) or to train --pretrained"
+        if image
+        else ""
+    )
+    raise UserError(
+        f"{path} is of no family known here ({titles}): its tensors are called"
+        f" {', '.join(names[:3])}{also}"
+    )
+
+
+def rename(
+    tensors: Mapping[str, Tensor], family: Family
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors under our names, and those whose names the family's table does not know."""
+    found: dict[str, Tensor] = {}
+    unexpected: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = family.names.ours(family.plain(name))
+        (unexpected if ours is None or ours in found else found)[ours or name] = tensor
+    return found, unexpected
+
+
+def choose(
+    family: Family,
+    told: Mapping[str, Any],
+    notes: Mapping[str, str],
+    preset: str | None,
+    path: Path,
+) -> str:
+    """The one of `PRESETS` that the file was made for. Raises UserError if it takes the caller."""
+    candidates = family.presets(told, notes)
+    if preset is None and len(candidates) == 1:
+        return candidates[0]
+    if preset in candidates:
+        return str(preset)
+    blocks = len(told["non_local"])
+    what = f"{family.title}, {told['name']} with {blocks} non-local blocks"
+    lines = "\n".join(f"  {name:20} {PRESETS[name].text}" for name in candidates)
+    if preset is not None:
+        known = "" if preset in PRESETS else " (no preset has that name)"
+        raise UserError(f"{path} ({what}) is no {preset!r}{known}; what it can be:\n{lines}")
+    raise UserError(
+        f"{path} ({what}) fits several networks, whose tensors have equal names and shapes but"
+        f" whose scores differ; say which one it is, preset=... or --preset:\n{lines}"
+    )
+
+
+def build(arguments: Mapping[str, Any], path: Path) -> nn.Module:
+    """The network without memory for weights, which are then assigned."""
+    try:
+        with torch.device("meta"):
+            return create_model(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} names a network that cannot be built: {error}") from None
+
+
+def fill(
+    model: nn.Module,
+    found: Mapping[str, Tensor],
+    unexpected: Mapping[str, Tensor],
+    family: Family,
+    path: Path,
+    new_head: bool,
+) -> None:
+    """Assign the tensors, strictly. Raises UserError with a table of what differs."""
+    wanted = model.state_dict()
+    state = {name: _shaped(tensor, wanted.get(name)) for name, tensor in found.items()}
+    made = {}
+    for name, tensor in wanted.items():
+        if new_head and name.rpartition(".")[0] in HEADS:
+            made[name] = _fresh(name, tensor)
+        elif name not in state and name.endswith("num_batches_tracked"):
+            made[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    state |= made
+    rows = compare(wanted, {**state, **unexpected}, family.names.theirs)
+    if rows:
+        raise UserError(f"{path} ({family.title}) does not fit the network it names:\n{rows}")
+    model.load_state_dict(state, assign=True)
+
+
+def _shaped(tensor: Tensor, like: Tensor | None) -> Tensor:
+    """In our shape, where only axes of length one differ, and in the layout our kernels want."""
+    if like is None:
+        return tensor
+    sizes = [[s for s in t.shape if s != 1] for t in (tensor, like)]
+    if tensor.shape != like.shape and sizes[0] == sizes[1]:
+        tensor = tensor.reshape(like.shape)
+    if tensor.is_floating_point():
+        tensor = tensor.to(like.dtype)
+    if tensor.dim() == 5:
+        tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
+    return tensor
+
+
+def _fresh(name: str, like: Tensor) -> Tensor:
+    made = torch.zeros(like.shape, dtype=like.dtype)
+    return nn.init.normal_(made, std=0.01) if name.endswith("weight") else made

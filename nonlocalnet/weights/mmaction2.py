@@ -1,0 +1,84 @@
+"""MMAction2's torch files (mmengine): I3D, C2D, SlowOnly and TSM, with and without blocks.
+
+Its C2D with and without pooling in time, and blocks of embedded Gaussian and of dot product, have
+equal names; the settings in a file's `meta` tell them apart, where it has any. `block.` appears
+where TSM wraps a residual block to add a non-local one, `.net` where it shifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..mobilenet import STAGES
+from .family import Family, has_dot
+from .names import Names
+
+_HEAD = ("cls_head.fc_cls.{p}", "fc.{p}")
+
+
+def _resnet() -> list[tuple[str, str]]:
+    rows = [("backbone.conv1.conv.{p}", "conv1.{p}"), ("backbone.conv1.bn.{p}", "bn1.{p}"), _HEAD]
+    block = "layer{L}.{i}"
+    for wrapped in (f"backbone.{block}.", f"backbone.{block}.block."):
+        rows += [
+            (wrapped + "conv{c}.conv.{p}", block + ".conv{c}.{p}"),
+            (wrapped + "conv{c}.conv.net.{p}", block + ".conv{c}.{p}"),
+            (wrapped + "conv{c}.bn.{p}", block + ".bn{c}.{p}"),
+            (wrapped + "downsample.conv.{p}", block + ".downsample.0.{p}"),
+            (wrapped + "downsample.bn.{p}", block + ".downsample.1.{p}"),
+        ]
+    theirs, ours = f"backbone.{block}.non_local_block.", block + ".non_local."
+    for part in ("g", "phi"):  # behind ".0" where a pooling follows
+        rows.append((f"{theirs}{part}.0.conv.{{p}}", f"{ours}{part}.{{p}}"))
+        rows.append((f"{theirs}{part}.conv.{{p}}", f"{ours}{part}.{{p}}"))
+    return [
+        *rows,
+        (theirs + "theta.conv.{p}", ours + "theta.{p}"),
+        (theirs + "conv_out.conv.{p}", ours + "out.{p}"),
+        (theirs + "conv_out.bn.{p}", ours + "norm.{p}"),
+        (theirs + "concat_project.conv.weight", ours + "w_f"),
+    ]
+
+
+def _mobilenet() -> list[tuple[str, str]]:
+    rows = [("backbone.conv1.conv.{p}", "features.0.0.{p}")]
+    rows += [("backbone.conv1.bn.{p}", "features.0.1.{p}")]
+    index = 0
+    for stage, (expansion, _, depth, _) in enumerate(STAGES, 1):
+        for i in range(depth):
+            index += 1
+            theirs, ours = f"backbone.layer{stage}.{i}.conv.", f"features.{index}.conv."
+            last = 1 if expansion == 1 else 2
+            for j in range(last):
+                for wrapped in (f"{theirs}{j}.", f"{theirs}{j}.net."):
+                    rows.append((wrapped + "conv.{p}", f"{ours}{j}.0.{{p}}"))
+                    rows.append((wrapped + "bn.{p}", f"{ours}{j}.1.{{p}}"))
+            rows.append((f"{theirs}{last}.conv.{{p}}", f"{ours}{last}.{{p}}"))
+            rows.append((f"{theirs}{last}.bn.{{p}}", f"{ours}{last + 1}.{{p}}"))
+    rows.append(("backbone.conv2.conv.{p}", f"features.{index + 1}.0.{{p}}"))
+    rows.append(("backbone.conv2.bn.{p}", f"features.{index + 1}.1.{{p}}"))
+    return [*rows, ("cls_head.fc_cls.{p}", "classifier.1.{p}")]
+
+
+def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
+    text = notes.get("cfg", "").replace('"', "'")
+    kind = told["name"].partition("_")[0]
+    if kind == "c2d":
+        if "type='C2D'" in text:
+            return ("mmaction-c2d",)
+        nopool = ("mmaction-c2d-nopool",)
+        return nopool if "type='ResNet'" in text else ("mmaction-c2d", *nopool)
+    name = f"mmaction-{kind}"
+    if told.get("inflate_blocks") == "all":
+        name += "-heavy"
+    if not has_dot(told):
+        return (name,)
+    dot = f"mmaction-{kind}-dot"
+    if "mode='dot_product'" in text:
+        return (dot,)
+    return (name,) if "mode='embedded_gaussian'" in text else (name, dot)
+
+
+FAMILY = Family("MMAction2", Names(_resnet()), _presets, shift=".net.")
+MOBILENET = Family("MMAction2 (MobileNetV2)", Names(_mobilenet()), _presets, shift=".net.")

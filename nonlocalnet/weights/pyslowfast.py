@@ -1,0 +1,57 @@
+"""PySlowFast's torch files (.pyth), of its own networks and of those built by PyTorchVideo.
+
+The settings that a file carries tell the pooling and the pairwise function; without them the
+caller does. Its .pkl files have Caffe2's names: see `caffe2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import pytorchvideo
+from .family import Family, has_dot, setting
+from .names import Names
+
+_BLOCK, _PATH = "layer{L}.{i}", "s{S}.pathway0_"
+ROWS = [
+    ("s1.pathway0_stem.conv.{p}", "conv1.{p}"),
+    ("s1.pathway0_stem.bn.{p}", "bn1.{p}"),
+    (_PATH + "res{i}.branch1.{p}", _BLOCK + ".downsample.0.{p}"),
+    (_PATH + "res{i}.branch1_bn.{p}", _BLOCK + ".downsample.1.{p}"),
+    (_PATH + "res{i}.branch2.a.{p}", _BLOCK + ".conv1.{p}"),
+    (_PATH + "res{i}.branch2.a_bn.{p}", _BLOCK + ".bn1.{p}"),
+    (_PATH + "res{i}.branch2.b.{p}", _BLOCK + ".conv2.{p}"),
+    (_PATH + "res{i}.branch2.b_bn.{p}", _BLOCK + ".bn2.{p}"),
+    (_PATH + "res{i}.branch2.c.{p}", _BLOCK + ".conv3.{p}"),
+    (_PATH + "res{i}.branch2.c_bn.{p}", _BLOCK + ".bn3.{p}"),
+    (_PATH + "nonlocal{i}.conv_theta.{p}", _BLOCK + ".non_local.theta.{p}"),
+    (_PATH + "nonlocal{i}.conv_phi.{p}", _BLOCK + ".non_local.phi.{p}"),
+    (_PATH + "nonlocal{i}.conv_g.{p}", _BLOCK + ".non_local.g.{p}"),
+    (_PATH + "nonlocal{i}.conv_out.{p}", _BLOCK + ".non_local.out.{p}"),
+    (_PATH + "nonlocal{i}.bn.{p}", _BLOCK + ".non_local.norm.{p}"),
+    ("head.projection.{p}", "fc.{p}"),
+]
+
+
+def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
+    text = notes.get("cfg", "")
+    arch = setting(text, "ARCH")
+    candidates = ["slowfast", "slowfast-nopool"]
+    if arch is not None:
+        candidates = ["slowfast-nopool" if arch.startswith("slow") else "slowfast"]
+    if not has_dot(told):
+        return tuple(candidates)
+    kind = setting(text, "INSTANTIATION")
+    if kind is None:
+        return (*candidates, "slowfast-dot")
+    return ("slowfast-dot",) if kind == "dot_product" else tuple(candidates)
+
+
+FAMILY = Family("PySlowFast", Names(ROWS), _presets)
+# its own wrapper around PyTorchVideo's network: the same names behind "model."
+BY_PYTORCHVIDEO = Family(
+    "PySlowFast (built by PyTorchVideo)",
+    Names([(f"model.{theirs}", ours) for theirs, ours in pytorchvideo.ROWS]),
+    _presets,
+)
