@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..card import card_of, set_card
 from ..errors import UserError
-from ..models import create_model
 from ..presets import PRESETS
 from . import alexhex7, caffe2, mmaction2, pyslowfast, pytorchvideo, tsm
+from .assemble import assemble
 from .container import Container
-from .differ import compare
 from .family import Family
 from .structure import architecture
 
@@ -33,7 +31,6 @@ FAMILIES = (
     alexhex7.FAMILY,
 )
 SAMPLE = 64  # names looked at to tell the family
-HEADS = ("fc", "classifier.1", "fc.3")
 
 
 def load_foreign(
@@ -57,12 +54,18 @@ def load_foreign(
             f"{path} has no head (it was made to start from): say the number of classes,"
             " num_classes=400, and a new one is made"
         )
-    model = build({**told, "num_classes": num_classes or classes}, path)
-    fill(model, found, unexpected, family, path, new_head=num_classes not in (None, classes))
-    card = dataclasses.replace(
-        card_of(model), **PRESETS[chosen].card, source=f"{family.title}: {path.name}"
+    model = assemble(
+        {**told, "num_classes": num_classes or classes},
+        {**found, **unexpected},
+        path,
+        new_head=num_classes not in (None, classes),
+        theirs=family.names.theirs,
     )
-    set_card(model, card)
+    card = dataclasses.replace(card_of(model), **PRESETS[chosen].card)
+    names = tuple(container.notes.get("meta.dataset_meta.classes", "").splitlines())
+    if len(names) == (num_classes or classes) == classes:
+        card = dataclasses.replace(card, classes=names)
+    set_card(model, dataclasses.replace(card, source=f"{family.title}, {path.name}"))
     return model
 
 
@@ -122,55 +125,3 @@ def choose(
         f"{path} ({what}) fits several networks, whose tensors have equal names and shapes but"
         f" whose scores differ; say which one it is, preset=... or --preset:\n{lines}"
     )
-
-
-def build(arguments: Mapping[str, Any], path: Path) -> nn.Module:
-    """The network without memory for weights, which are then assigned."""
-    try:
-        with torch.device("meta"):
-            return create_model(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path} names a network that cannot be built: {error}") from None
-
-
-def fill(
-    model: nn.Module,
-    found: Mapping[str, Tensor],
-    unexpected: Mapping[str, Tensor],
-    family: Family,
-    path: Path,
-    new_head: bool,
-) -> None:
-    """Assign the tensors, strictly. Raises UserError with a table of what differs."""
-    wanted = model.state_dict()
-    state = {name: _shaped(tensor, wanted.get(name)) for name, tensor in found.items()}
-    made = {}
-    for name, tensor in wanted.items():
-        if new_head and name.rpartition(".")[0] in HEADS:
-            made[name] = _fresh(name, tensor)
-        elif name not in state and name.endswith("num_batches_tracked"):
-            made[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    state |= made
-    rows = compare(wanted, {**state, **unexpected}, family.names.theirs)
-    if rows:
-        raise UserError(f"{path} ({family.title}) does not fit the network it names:\n{rows}")
-    model.load_state_dict(state, assign=True)
-
-
-def _shaped(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """In our shape, where only axes of length one differ, and in the layout our kernels want."""
-    if like is None:
-        return tensor
-    sizes = [[s for s in t.shape if s != 1] for t in (tensor, like)]
-    if tensor.shape != like.shape and sizes[0] == sizes[1]:
-        tensor = tensor.reshape(like.shape)
-    if tensor.is_floating_point():
-        tensor = tensor.to(like.dtype)
-    if tensor.dim() == 5:
-        tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
-    return tensor
-
-
-def _fresh(name: str, like: Tensor) -> Tensor:
-    made = torch.zeros(like.shape, dtype=like.dtype)
-    return nn.init.normal_(made, std=0.01) if name.endswith("weight") else made

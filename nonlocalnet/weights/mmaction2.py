@@ -62,7 +62,7 @@ def _mobilenet() -> list[tuple[str, str]]:
 
 
 def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
-    text = notes.get("cfg", "").replace('"', "'")
+    text = notes.get("meta.cfg", "").replace('"', "'")
     kind = told["name"].partition("_")[0]
     if kind == "c2d":
         if "type='C2D'" in text:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor, nn
+from torch import nn
 
 from ..card import Card, card_of, set_card
 from ..errors import UserError
-from ..models import create_model
+from . import selftest
+from .assemble import assemble, build
+from .container import Container
+from .differ import compare
 
 FORMAT = "nonlocalnet-1"
 
 
-def save(model: nn.Module, path: str | Path) -> None:
-    """Write a network made by `create_model` with its card, atomically.
+def save(model: nn.Module, path: str | Path, *, prove: bool = False) -> None:
+    """Write a network made by `create_model` or `load` with its card, atomically.
+
+    `prove` adds what the network gives for a seeded clip, which `load(verify=True)` compares with.
 
     Raises:
         UserError: no card, a network edited beyond what its card says, or a pairwise function of
@@ -32,83 +36,38 @@ def save(model: nn.Module, path: str | Path) -> None:
         )
     path = Path(path)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with torch.device("meta"):
-        wanted = _build(card, path).state_dict()
-    misfit = _compare(wanted, tensors)
+    misfit = compare(build(card.architecture, path).state_dict(), tensors)
     if misfit:
         raise UserError(
             f"{path} is not written, since load() could not read it: the network is not what its"
-            f" card's architecture says ({misfit}); make it with create_model's own arguments, or"
-            " save model.state_dict() yourself"
+            f" card's architecture says; make it with create_model's own arguments, or save"
+            f" model.state_dict() yourself. What differs:\n{misfit}"
         )
+    metadata = {"format": FORMAT, "card": card.to_json()}
+    if prove:
+        metadata["selftest"] = selftest.record(model)
     partial = path.with_name(path.name + ".partial")
     try:
         # not save_file, which lets only the owner read what it writes
-        partial.write_bytes(serialize(tensors, {"format": FORMAT, "card": card.to_json()}))
+        partial.write_bytes(serialize(tensors, metadata))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
-    """A network from its checkpoint, or from a run folder holding model.safetensors.
+def is_native(container: Container) -> bool:
+    return container.notes.get("format") == FORMAT and "card" in container.notes
 
-    The network is in eval mode, ready to take normalised clips (N, 3, T, H, W); its `card` says
-    which frames, size, colours, views and class names it was made for.
 
-    Raises:
-        UserError: no such file, no checkpoint of ours, or tensors that do not fit its card.
-    """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        kind = "a run folder without model.safetensors" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {kind}; give a run made by `nonlocalnet train` or a checkpoint")
-    card, tensors = _read(file)
-    model = _build(card, file)
-    misfit = _compare(model.state_dict(), tensors)
-    if misfit:
-        raise UserError(f"{file} does not fit the network its card names: {misfit}")
-    model.load_state_dict(tensors)
+def load_native(container: Container, path: Path, num_classes: int | None) -> nn.Module:
+    """The network of one of our files, on the CPU; see `weights.load`."""
+    card = Card.from_json(container.notes["card"])
+    classes = card.architecture.get("num_classes")
+    new_head = num_classes is not None and num_classes != classes
+    if new_head:
+        architecture = {**card.architecture, "num_classes": num_classes}
+        card = dataclasses.replace(card, architecture=architecture, classes=())
+    model = assemble(card.architecture, container.tensors, path, new_head=new_head)
     set_card(model, card)
-    return model.eval().to(device)
-
-
-def _build(card: Card, file: Path) -> nn.Module:
-    try:
-        return create_model(**card.architecture)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: its card names a network that cannot be built: {error}") from None
-
-
-def _read(file: Path) -> tuple[Card, dict[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is no safetensors file, or a damaged one: {error}") from None
-    if metadata.get("format") != FORMAT or "card" not in metadata:
-        raise UserError(
-            f"{file} carries no nonlocalnet card, so nothing says what network it is; this version"
-            " loads the checkpoints that `nonlocalnet train` and save() write"
-        )
-    return Card.from_json(metadata["card"]), tensors
-
-
-def _compare(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
-    """How the names and shapes of two state dicts differ, in words; empty if they do not."""
-    missing = sorted(set(wanted) - set(tensors))
-    unexpected = sorted(set(tensors) - set(wanted))
-    unfit = sorted(
-        f"{n} {tuple(tensors[n].shape)} for {tuple(wanted[n].shape)}"
-        for n in set(wanted) & set(tensors)
-        if wanted[n].shape != tensors[n].shape
-    )
-    rows = [("missing", missing), ("unexpected", unexpected), ("other shape", unfit)]
-    return "; ".join(
-        f"{what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({len(names)})"
-        for what, names in rows
-        if names
-    )
+    return model

@@ -1,0 +1,89 @@
+"""A proof inside a checkpoint: what the network gave for a clip that anyone can make again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..card import card_of
+from ..errors import UserError
+from ..models import IMAGE_MODELS
+
+SEED, SIDE = 0, 64  # pixels: a twelfth of the work at 224 x 224
+TOLERANCE = 1e-3  # of the logits' standard deviation; damaged weights are far beyond it
+
+
+def record(model: nn.Module) -> str:
+    """The logits of two seeded clips, as JSON. The network is left in the mode it had.
+
+    Raises UserError if they are not finite.
+    """
+    shape = _shape(model)
+    logits = _logits(model, clips(SEED, shape))
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            "the network gives no finite numbers for the self-test's clip: its weights are damaged,"
+            " or save it without a self-test (convert --no-verify)"
+        )
+    told = {"seed": SEED, "shape": shape, "classes": logits.shape[1], "logits": logits.tolist()}
+    return json.dumps(told)
+
+
+def verify(model: nn.Module, text: str) -> float:
+    """The largest difference from a record, in standard deviations of its logits.
+
+    Raises UserError if it is larger than rounding explains.
+    """
+    told: dict[str, Any] = json.loads(text)
+    want = torch.tensor(told["logits"])
+    got = _logits(model, clips(told["seed"], tuple(told["shape"])))
+    if got.shape != want.shape:
+        raise UserError(
+            f"the self-test expects logits {tuple(want.shape)}, the network gave {tuple(got.shape)}"
+        )
+    error = float((got - want).abs().max() / want.std().clamp_min(1e-12))
+    if not error <= TOLERANCE:
+        raise UserError(
+            f"the self-test fails: the network's logits differ by {error:.1e} of their standard"
+            f" deviation from those it was saved with, {TOLERANCE:.0e} at most was expected; the"
+            " file is damaged, or this machine computes otherwise"
+        )
+    return error
+
+
+def clips(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise about a level of its own for each clip, channel and frame: float32 of that shape.
+
+    From the raw bits of PCG64, whose stream is the same in every version of NumPy.
+    """
+
+    def draw(*size: int) -> Tensor:
+        bits = generator.random_raw(int(np.prod(size))) >> np.uint64(40)  # 24 bits
+        return torch.from_numpy((bits.astype(np.float32) / 2**22 - 2).reshape(size))
+
+    generator = np.random.PCG64(seed)
+    return draw(*shape) / 2 + draw(*shape[:-2], 1, 1)
+
+
+def _shape(model: nn.Module) -> tuple[int, ...]:
+    card = card_of(model)
+    if card.architecture.get("name") in IMAGE_MODELS:
+        return (2, 1, 28, 28)
+    side = min(SIDE, card.crop)
+    return (2, 3, card.frames, side, side)
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    weight = next(model.parameters())
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return model(x.to(weight.device, weight.dtype)).float().cpu()
+    finally:
+        for module, training in modes:
+            module.training = training
