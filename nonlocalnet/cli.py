@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, commands, overview
+from . import __version__, commands, overview, zoo
 from .errors import UserError
 from .flags import NonLocal
 from .recipes import RECIPES, Recipe
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "attend": commands.attend,
     "show": overview.show,
     "cost": overview.cost,
+    "weights": zoo.weights,
     "doctor": commands.doctor,
     "demo": commands.demo,
 }

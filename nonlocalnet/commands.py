@@ -19,6 +19,7 @@ from .flags import (
     check_model,
     check_non_local,
     check_output,
+    find_run,
     parse_views,
     reading_processes,
     watched,
@@ -142,7 +143,7 @@ def run_test(
     """Test a network: accuracy with 1 clip, many clips and all views, per class; and the report.
 
     Args:
-        run: Folder of a run, or a checkpoint.
+        run: Folder of a run, a checkpoint, or the name of a published model.
         data: class_name/*.mp4. Where the run was trained on this folder, its validation videos
             are tested; else those of val/; else all.
         views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
@@ -155,7 +156,7 @@ def run_test(
     from .exam import examine
 
     exam = examine(
-        run,
+        find_run(run),
         data,
         clips,
         crops,
@@ -185,7 +186,7 @@ def predict(
     Exits with 1 if a video could not be read; the others are predicted all the same.
 
     Args:
-        run: Folder of a run, or a checkpoint.
+        run: Folder of a run, a checkpoint, or the name of a published model.
         videos: Files and folders.
         json: One line of JSON per video instead of a table.
         top: How many classes.
@@ -199,7 +200,7 @@ def predict(
     from .prediction import find_videos, predictions
     from .weights import load
 
-    model = load(run, best_device(device))
+    model = load(find_run(run), best_device(device))
     count = len(find_videos(videos)) - 1  # for one video no process is worth its start
     reading = min(count, reading_processes(workers)) if workers is None else workers
     broken = 0
@@ -224,7 +225,7 @@ def attend(
     """What a trained network looks at from chosen places of a video: the paper's Figure 3.
 
     Args:
-        run: Folder of a run, or a checkpoint.
+        run: Folder of a run, a checkpoint, or the name of a published model.
         video: A video file.
         at: A place, SECONDS:X,Y with X and Y in fractions of width and height, such as
             1.2s:0.40,0.55; may be given several times. Without any, telling places are chosen.
@@ -244,7 +245,7 @@ def attend(
         raise UsageError(f"--at: {error}") from None
     if top < 1:
         raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
-    sights = attend_video(load(run, best_device(device)), video, places, block, top)
+    sights = attend_video(load(find_run(run), best_device(device)), video, places, block, top)
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
     draw(sights, out)
     for sight in sights:

@@ -20,6 +20,8 @@ from .positions import Mode
 from .presets import PRESETS
 from .recipes import RECIPES, PairwiseName, Stage
 from .sizes import SIZES
+from .terminal import download_bar
+from .weights.published import PUBLISHED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,20 +104,35 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
+def find_run(run: Path) -> Path:
+    """The run or checkpoint itself, or that of a published model by its name, fetched if need be.
+
+    A file or folder of that name comes first. Raises `UserError` if it cannot be fetched.
+    """
+    name = str(run)
+    if run.exists() or name not in PUBLISHED:
+        return run
+    from .weights.download import ready
+
+    with download_bar(name) as progress:
+        return ready(name, progress=progress)
+
+
 def find_network(model: str, network: Network) -> nn.Module:
-    """The network that a folder of a run, a checkpoint or a name with its flags stands for.
+    """The network of a run, a checkpoint, a published model or a name with its flags.
 
     Raises `UsageError` if there is none.
     """
-    if model and Path(model).exists():
+    if (model and Path(model).exists()) or model in PUBLISHED:
         if network != Network():
             raise UsageError(f"{model} is a trained network; leave out the flags that build one")
         from .weights import load
 
-        return load(model)
+        return load(find_run(Path(model)))
     if model not in MODELS:
         raise UsageError(
-            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}"
+            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}, and"
+            " `nonlocalnet weights` lists the published ones"
         )
     check_non_local(model, network.non_local)
     if network.num_classes < 1:

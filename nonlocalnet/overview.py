@@ -25,8 +25,8 @@ def show(
     Multiply-adds are those of one clip, of convolutions, linear layers and non-local products.
 
     Args:
-        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
-        network: Only for a name.
+        model: A name such as i3d_resnet50, the folder of a run, a checkpoint, or a published model.
+        network: Only for a network that is not trained.
         frames: Frames of the clip; None is what the network is made for.
         size: Height and width of the clip; None is what the network is made for.
     """
@@ -64,8 +64,8 @@ def cost(
     network has non-local blocks, the four pairwise functions follow side by side.
 
     Args:
-        model: A name such as i3d_resnet50, the folder of a run, or a checkpoint.
-        network: Only for a name.
+        model: A name such as i3d_resnet50, the folder of a run, a checkpoint, or a published model.
+        network: Only for a network that is not trained.
         input: A clip, CHANNELSxFRAMESxHEIGHTxWIDTH, such as 3x32x224x224; None is what the
             network is made for.
         train: A step of training, forward and backward, instead of inference.

@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -58,8 +66,13 @@ def unwritable(error: OSError) -> str:
     return f"standard output cannot be written: {error.strerror or error}"
 
 
-def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
-    """A table with headings; `right` names the columns of numbers."""
+def show_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int],
+    whole: Sequence[int] = (),
+) -> None:
+    """A table with headings; `right` names the columns of numbers, `whole` those never broken."""
     table = Table(
         box=None,
         pad_edge=False,
@@ -68,7 +81,8 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Seque
         show_header=any(heads),
     )
     for i, head in enumerate(heads):
-        table.add_column(Text(head), justify="right" if i in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if i in right else "left"
+        table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=i in whole)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: brackets in a file name are no markup
     console = Console(highlight=False)
@@ -90,6 +104,24 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """The same for bytes, with their rate; yields report(done, total), a total of None unknown."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(name, total=None, visible=False)  # until something is fetched
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def show_parts(rows: Sequence[Row]) -> None:

@@ -20,14 +20,14 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A module imports from floors below its own, or sideways as long as there is no circle.
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
-    0: "errors card presets layers head positions linear ops kernels clips transforms machine"
-    " metrics sources packets reading meter",
+    0: "errors card labels presets layers head positions linear ops kernels clips transforms"
+    " machine metrics sources packets reading meter",
     1: "block shift resnet mobilenet twins video folders look synthetic",
     2: "sizes surgery datasets check",
     3: "models recipes weights scoring cost",
     4: "evaluate report prediction attention sight picture training",
     5: "train exam demo doctor terminal",
-    6: "flags commands overview cli __main__",
+    6: "flags commands overview zoo cli __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
