@@ -166,6 +166,8 @@ class NonLocalBlock(nn.Module):
         non_local(*self._probe(function), pairwise, self.scale, self.w_f)
 
     def _initialize(self, init: Init, zero_init: ZeroInit) -> None:
+        if self.g.weight.is_meta:
+            return
         for layer in (self.theta, self.phi, self.g, self.out):
             if layer is None:
                 continue

@@ -81,13 +81,16 @@ class MobileNet3d(nn.Module):
         layers.append(_rectified(channels, 1280, 1))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(1280, num_classes))
+        self._initialize()
+        self.to(memory_format=torch.channels_last_3d)
+
+    def _initialize(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv3d):
+            if isinstance(module, nn.Conv3d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
-        self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (N, 3, T, H, W), normalised -> logits (N, classes), those of `frames` averaged."""

@@ -238,6 +238,8 @@ class ResNet3d(nn.Module):
         self.to(memory_format=torch.channels_last_3d)
 
     def _initialize(self) -> None:
+        if self.fc.weight.is_meta:
+            return  # there is nothing to fill, and torch takes its time over that
         # MSRA for convolutions; fc N(0, 0.01^2) and a zero last gain as in video-nonlocal-net
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
