@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "show": overview.show,
     "cost": overview.cost,
     "weights": zoo.weights,
+    "convert": zoo.convert,
     "doctor": commands.doctor,
     "demo": commands.demo,
 }

@@ -25,6 +25,7 @@ from .flags import (
     watched,
 )
 from .machine import Device, this_machine
+from .models import MODELS
 from .recipes import Recipe, check
 from .terminal import (
     progress_bar,
@@ -99,7 +100,7 @@ def train(
     """
     clips, crops = parse_views(views)
     check_model(recipe.model)
-    if not resume:  # a run that goes on has its own blocks
+    if not resume and recipe.model in MODELS:  # others, and a run that goes on, have theirs
         check_non_local(recipe.model, recipe.non_local)
     try:
         check(recipe)
@@ -139,6 +140,7 @@ def run_test(
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     device: Device | None = None,
     workers: int | None = None,
+    verify: bool = False,
 ) -> int:
     """Test a network: accuracy with 1 clip, many clips and all views, per class; and the report.
 
@@ -150,13 +152,14 @@ def run_test(
         out: The report; None is test.html in the run. Its figures go beside it as JSON.
         device: Where the network runs; None is the best there is.
         workers: Processes that read videos.
+        verify: First let the network pass the self-test in its file (see convert).
     """
     clips, crops = parse_views(views)
     check_output("--out", out, ".html", ".htm")
     from .exam import examine
 
     exam = examine(
-        find_run(run),
+        find_run(run, verify),
         data,
         clips,
         crops,
@@ -180,6 +183,7 @@ def predict(
     views: str | None = None,
     device: Device | None = None,
     workers: int | None = None,
+    verify: bool = False,
 ) -> int:
     """The best classes of every video with their scores; folders are walked.
 
@@ -193,6 +197,7 @@ def predict(
         views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
         device: Where the network runs; None is the best there is.
         workers: Processes that read videos.
+        verify: First let the network pass the self-test in its file (see convert).
     """
     clips, crops = parse_views(views)
     if top < 1:
@@ -200,7 +205,7 @@ def predict(
     from .prediction import find_videos, predictions
     from .weights import load
 
-    model = load(find_run(run), best_device(device))
+    model = load(find_run(run, verify), best_device(device))
     count = len(find_videos(videos)) - 1  # for one video no process is worth its start
     reading = min(count, reading_processes(workers)) if workers is None else workers
     broken = 0
@@ -221,6 +226,7 @@ def attend(
     top: int = 20,
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     device: Device | None = None,
+    verify: bool = False,
 ) -> int:
     """What a trained network looks at from chosen places of a video: the paper's Figure 3.
 
@@ -233,6 +239,7 @@ def attend(
         top: How many of the most attended positions to draw.
         out: The picture; None is attention.png in the run.
         device: Where the network runs; None is the best there is.
+        verify: First let the network pass the self-test in its file (see convert).
     """
     check_output("--out", out, ".png")
     from .picture import draw
@@ -245,7 +252,9 @@ def attend(
         raise UsageError(f"--at: {error}") from None
     if top < 1:
         raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
-    sights = attend_video(load(find_run(run), best_device(device)), video, places, block, top)
+    sights = attend_video(
+        load(find_run(run, verify), best_device(device)), video, places, block, top
+    )
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
     draw(sights, out)
     for sight in sights:

@@ -104,18 +104,23 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
-def find_run(run: Path) -> Path:
+def find_run(run: Path, verify: bool = False) -> Path:
     """The run or checkpoint itself, or that of a published model by its name, fetched if need be.
 
-    A file or folder of that name comes first. Raises `UserError` if it cannot be fetched.
+    A file or folder of that name comes first. Raises `UserError` if it cannot be fetched, or if it
+    fails the self-test that `verify` asks for.
     """
     name = str(run)
-    if run.exists() or name not in PUBLISHED:
-        return run
-    from .weights.download import ready
+    if not run.exists() and name in PUBLISHED:
+        from .weights.download import ready
 
-    with download_bar(name) as progress:
-        return ready(name, progress=progress)
+        with download_bar(name) as progress:
+            run = ready(name, progress=progress)
+    if verify:
+        from .weights import load
+
+        load(run, verify=True)
+    return run
 
 
 def find_network(model: str, network: Network) -> nn.Module:
@@ -146,8 +151,11 @@ def find_network(model: str, network: Network) -> nn.Module:
 
 def check_model(name: str) -> None:
     """Raises `UsageError` for a network that does not exist."""
-    if name not in MODELS:
-        raise UsageError(f"--model is one of {', '.join(MODELS)}; it came as {name!r}")
+    if name not in MODELS and name not in PUBLISHED and not (name and Path(name).exists()):
+        raise UsageError(
+            f"--model is one of {', '.join(MODELS)}, a trained network's file or folder, or a name"
+            f" that `nonlocalnet weights` lists; it came as {name!r}"
+        )
 
 
 def check_non_local(model: str, value: NonLocal) -> None:

@@ -253,6 +253,22 @@ def create_model(
     return model
 
 
+HEADS = ("fc", "classifier.1", "fc.3")  # the last layer of each kind of network
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter of that name belongs to the last layer, which knows the classes."""
+    return name.rpartition(".")[0] in HEADS
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last layer of a network of `create_model`."""
+    names = {name for name, _ in model.named_modules()}
+    head = model.get_submodule(next(name for name in reversed(HEADS) if name in names))
+    assert isinstance(head, nn.Linear)
+    return head
+
+
 def _body(
     name: str, kind: Callable[[str, Body], nn.Module], num_classes: int, given: dict[str, Any]
 ) -> tuple[Body, tuple[str, ...], dict[str, Any]]:

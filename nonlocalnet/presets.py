@@ -34,6 +34,7 @@ _FACEBOOK = {"subsample": "before", "scale": "1/sqrt(d)"}
 _AFTER = {"subsample": "after", "scale": None}
 _DOT = {"pairwise": "dot_product", "scale": None}
 _IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+_MMACTION = {**_IMAGENET, "beyond": "wrap"}
 # Caffe2's clip j of 10 starts at j tenths of the video, and goes on from its beginning.
 _CAFFE2_VIEWS = {"starts": "share", "beyond": "wrap"}
 _CAFFE2 = {**_FACEBOOK, "head": "7x7-softmax"}
@@ -77,8 +78,8 @@ PRESETS: dict[str, Preset] = {
         {"frames": 128, "stride": 1, **_CAFFE2_VIEWS},
     ),
     "lfb": Preset(
-        "video-long-term-feature-banks, 32 frames, stride 4: padded 1x3x3 pooling, constants for"
-        " norms also in the blocks, res3's in groups of 4 frames",
+        "video-long-term-feature-banks, 32 frames, stride 4: padded 1x3x3 pooling, res3's blocks"
+        " in groups of 4 frames; norms as the file has them",
         {**_AFFINE, "norm": "frozen", "stem": "slowfast"},
         {"frames": 32, "stride": 4, **_CAFFE2_VIEWS},
     ),
@@ -105,25 +106,25 @@ PRESETS: dict[str, Preset] = {
     "mmaction-i3d": Preset(
         "MMAction2's I3D, 32 frames, stride 2: pooling drops every second frame, keys pooled last",
         _MMACTION_I3D,
-        _IMAGENET,
+        _MMACTION,
     ),
     "mmaction-i3d-dot": Preset(
-        "MMAction2's I3D with dot-product blocks", {**_MMACTION_I3D, **_DOT}, _IMAGENET
+        "MMAction2's I3D with dot-product blocks", {**_MMACTION_I3D, **_DOT}, _MMACTION
     ),
     "mmaction-i3d-heavy": Preset(
         "MMAction2's I3D with every block inflated and all frames kept by the first layers",
         {**_MMACTION_I3D, "stem": "slowfast", "inflate_blocks": "all"},
-        _IMAGENET,
+        _MMACTION,
     ),
     "mmaction-c2d": Preset(
         "MMAction2's C2D, 8 frames, stride 8: unpadded 1x3x3 and 2x1x1 pooling",
         {**_MMACTION_I3D, "stem": "mmaction-c2d"},
-        {**_8X8, **_IMAGENET},
+        {**_8X8, **_MMACTION},
     ),
     "mmaction-c2d-nopool": Preset(
         "MMAction2's C2D without pooling in time: an image network, its frames averaged",
         {**_MMACTION_I3D, "stem": "image"},
-        {**_8X8, **_IMAGENET},
+        {**_8X8, **_MMACTION},
     ),
     "mmaction-tsm": Preset("MMAction2's TSM, 8 segments", _MMACTION_TSM, _SEGMENTS, "tsm"),
     "mmaction-tsm-dot": Preset(
@@ -132,13 +133,13 @@ PRESETS: dict[str, Preset] = {
     "mmaction-slowonly": Preset(
         "MMAction2's SlowOnly, 4 frames, stride 16: no pooling in time, res4 and res5 inflated",
         _SLOWONLY,
-        {"frames": 4, "stride": 16, **_IMAGENET},
+        {"frames": 4, "stride": 16, **_MMACTION},
         "tsm",
     ),
     "mmaction-slowonly-dot": Preset(
         "MMAction2's SlowOnly with dot-product blocks",
         {**_SLOWONLY, **_DOT},
-        {"frames": 4, "stride": 16, **_IMAGENET},
+        {"frames": 4, "stride": 16, **_MMACTION},
         "tsm",
     ),
     "tsm": Preset(

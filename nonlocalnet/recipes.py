@@ -13,6 +13,7 @@ from .block import Init, Norm, Subsample, ZeroInit
 from .card import Beyond, Sampling
 from .errors import UserError
 from .machine import Device
+from .models import MODELS
 from .positions import Mode
 
 Stage = Literal["res2", "res3", "res4", "res5", "slowfast", "tsm"]  # or a layout of five
@@ -28,7 +29,7 @@ class Recipe:
     """What to train and how. None means: derived from the data and the machine, in words."""
 
     model: str = "i3d_resnet50"
-    """Name of the network: c2d_, i3d_ or tsm_ with tiny, resnet18, resnet50 or resnet101."""
+    """Name of the network, such as i3d_resnet50; or a trained one, by path or published name."""
     non_local: int | Stage | tuple[str, ...] = 5
     """Non-local blocks: 0, 1, 5 or 10, a stage (one block there), or names such as layer3.4."""
     pairwise: PairwiseName = "embedded_gaussian"
@@ -209,7 +210,7 @@ def check(recipe: Recipe) -> None:
             raise UserError(f"{_flag(name)} must be at least 0 and below 1; it came as {value}")
     if recipe.nesterov and recipe.momentum == 0 and recipe.optimizer == "sgd":
         raise UserError("Nesterov's momentum needs --momentum above 0, or --no-nesterov")
-    if recipe.freeze_backbone and recipe.pretrained is None:
+    if recipe.freeze_backbone and recipe.pretrained is None and recipe.model in MODELS:
         raise UserError(
             "--freeze-backbone trains the head and the non-local blocks on features that are there"
             " already, but this run starts from random weights: add --pretrained imagenet, or the"

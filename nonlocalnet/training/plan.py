@@ -73,6 +73,7 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
     words: list[str] = []
     check(recipe)
     _refuse(split)
+    made = card.architecture
     card = derive_card(recipe, split.classes, card, words)
     if _stem(recipe) != recipe.stem:
         words.append(
@@ -97,7 +98,7 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
         workers = max(1, min(16, machine.cores - 1))
         words.append(f"reading processes: {workers}, of cores there are {machine.cores}")
     return Plan(
-        architecture=architecture(recipe, len(split.classes)),
+        architecture=made or architecture(recipe, len(split.classes)),
         card=card,
         pretrained=recipe.pretrained,
         freeze_backbone=recipe.freeze_backbone,

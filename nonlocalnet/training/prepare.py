@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
+from ..block import BlockOptions
 from ..card import card_of, set_card
 from ..errors import UserError
-from ..models import create_model
+from ..models import MODELS, create_model, head_of, is_head
 from ..recipes import Recipe
 from ..weights import load, load_imagenet
+from ..weights.download import ready
+from ..weights.published import PUBLISHED
 from .plan import Plan, architecture
 from .probe import blocks, blocks_left_out
 
@@ -22,12 +26,42 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def make_network(recipe: Recipe, classes: int) -> nn.Module:
     """The recipe's network with random weights, drawn from torch's global generator.
 
+    Where the recipe names a trained network instead, that one with a new head.
+
     Raises `UserError` for a model, block position or option that does not exist.
     """
+    if recipe.model not in MODELS:
+        return _trained(recipe, classes)
     try:
         return create_model(**architecture(recipe, classes))
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _trained(recipe: Recipe, classes: int) -> nn.Module:
+    changed = [
+        name
+        for name in ("non_local", *BlockOptions.__annotations__, "stem")
+        if getattr(recipe, name, None) != getattr(Recipe(), name, None)
+    ]
+    if changed:
+        raise UserError(
+            f"{recipe.model} is a trained network, whose layers and blocks are as they are: leave"
+            f" out {', '.join('--' + name.replace('_', '-') for name in changed)}"
+        )
+    path = ready(recipe.model) if recipe.model in PUBLISHED else Path(recipe.model)
+    network = load(path, num_classes=classes)
+    head = head_of(network)  # new also where the number of classes is the same
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    dropout = recipe.dropout
+    if dropout is not None:
+        for layer in _of_kind(network, (nn.Dropout,)):
+            cast(nn.Dropout, layer).p = dropout
+        card = card_of(network)
+        architecture = {**card.architecture, "dropout": dropout}
+        set_card(network, replace(card, architecture=architecture))
+    return network
 
 
 def start_from(network: nn.Module, source: str) -> str:
@@ -56,7 +90,7 @@ def _from_ours(network: nn.Module, path: Path) -> list[str]:
     source, target = other.state_dict(), network.state_dict()
     fits = {n: t for n, t in source.items() if n in target and t.shape == target[n].shape}
     left = [n for n in target if n not in fits]
-    strange = [n for n in left if not n.startswith("fc.") and ".non_local." not in n]
+    strange = [n for n in left if not is_head(n) and ".non_local." not in n]
     if strange:
         mine, theirs = card_of(network).architecture, card_of(other).architecture
         raise UserError(
@@ -93,7 +127,7 @@ def set_modes(network: nn.Module, plan: Plan) -> None:
 
 def _learning_parts(network: nn.Module) -> list[nn.Module]:
     # dropout holds nothing, but belongs to the head
-    head = [network.get_submodule("fc"), *_of_kind(network, (nn.Dropout,))]
+    head = [head_of(network), *_of_kind(network, (nn.Dropout,))]
     return [*head, *blocks(network).values()]
 
 

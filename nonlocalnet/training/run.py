@@ -16,6 +16,7 @@ from ..card import card_of, set_card
 from ..datasets import Sample, Split, read_folder
 from ..errors import UserError
 from ..machine import Machine, clips_that_fit, this_machine
+from ..models import MODELS
 from ..recipes import FREE, Recipe, check
 from . import checkpoint
 from .plan import Plan, derive
@@ -75,6 +76,8 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
     Raises `UserError` for a folder that has a run already (without `resume`), for a run of another
     recipe or other data (with it), and for all that `derive`, `read_folder` and the network refuse.
     """
+    if recipe.model not in MODELS:  # a trained network: where this run starts
+        recipe = replace(recipe, pretrained=recipe.model)
     check(recipe)
     saved, recipe = _open(out, recipe, resume)
     split = read_folder(data, recipe.seed, recipe.val_fraction)
@@ -84,7 +87,9 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
     torch.manual_seed(recipe.seed)
     network = make_network(recipe, len(split.classes))
     words = [f"{recipe.model} learns {_list(split.classes)}", *split.notes]
-    if recipe.pretrained is not None and saved is None:
+    if recipe.pretrained == recipe.model:
+        words.append(f"starts from {recipe.model}, with a new head")
+    elif recipe.pretrained is not None and saved is None:
         words.append(start_from(network, recipe.pretrained))
     if saved is not None:
         recipe = replace(recipe, accumulate_to=saved["plan"]["step_clips"])

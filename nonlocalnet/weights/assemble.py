@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..models import create_model
+from ..models import create_model, is_head
 from .differ import compare
-
-HEADS = ("fc", "classifier.1", "fc.3")  # the last layer of each kind of network
 
 
 def build(architecture: Mapping[str, Any], path: Path) -> nn.Module:
@@ -48,7 +46,7 @@ def assemble(
     wanted = model.state_dict()
     state = {name: _shaped(tensor, wanted.get(name)) for name, tensor in tensors.items()}
     for name, like in wanted.items():
-        if new_head and name.rpartition(".")[0] in HEADS:
+        if new_head and is_head(name):
             state[name] = _fresh(name, like)
         elif name not in state and name.endswith("num_batches_tracked"):
             state[name] = torch.zeros(like.shape, dtype=like.dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .family import Family, has_dot
+from .family import Family
 from .names import Names
 
 _NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
@@ -42,14 +42,10 @@ def _rows() -> list[tuple[str, str]]:
 
 def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
     if told.get("backbone_norm") == "affine":
-        if told["non_local"]:
-            frozen = told["norm"] == "frozen"
-            return ("lfb",) if frozen else ("caffe2-32x4-affine", "caffe2-128x1-affine")
         return ("caffe2-32x4-affine", "caffe2-128x1-affine", "lfb")
-    candidates = ["caffe2-8x8", "caffe2-32x2", "slowfast"]
-    if has_dot(told):
-        candidates.append("slowfast-dot")
-    return (*candidates, "slowfast-nopool")
+    if told["non_local"]:  # of video-long-term-feature-banks only these are published
+        return ("caffe2-8x8", "caffe2-32x2", "lfb", "slowfast", "slowfast-dot", "slowfast-nopool")
+    return ("caffe2-8x8", "caffe2-32x2", "slowfast", "slowfast-nopool")
 
 
 FAMILY = Family("video-nonlocal-net's Caffe2 names", Names(_rows()), _presets)

@@ -64,7 +64,7 @@ def ready(name: str, folder: Path | None = None, progress: Progress | None = Non
         if not path.is_file():  # another process may have made it meanwhile
             model = _load(_fetch(row, folder, progress or _ignore), row)
             _complete_card(model, row)
-            save(model, path)
+            save(model, path, prove=True)
     return path
 
 
@@ -208,9 +208,8 @@ def _check_hash(row: Published, partial: Path) -> None:
 
 
 def _load(file: Path, row: Published) -> nn.Module:
-    loader: Callable[..., nn.Module] = load
     try:
-        return loader(file, preset=row.preset)
+        return load(file, preset=row.preset)
     except UserError as error:
         raise UserError(f"{error}; to fetch it again from {row.url}, delete {file}") from None
 

@@ -123,5 +123,6 @@ def choose(
         raise UserError(f"{path} ({what}) is no {preset!r}{known}; what it can be:\n{lines}")
     raise UserError(
         f"{path} ({what}) fits several networks, whose tensors have equal names and shapes but"
-        f" whose scores differ; say which one it is, preset=... or --preset:\n{lines}"
+        " whose scores differ; say which one it is, by load(path, preset=...) or `nonlocalnet"
+        f" convert` with --preset:\n{lines}"
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..card import card_of, set_card
 from ..errors import UserError
+from ..models import is_head
 from ..presets import IMAGENET_MEAN, IMAGENET_STD
 
 # torchvision's names of the weights each size starts from
@@ -18,6 +19,7 @@ WEIGHTS = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
     "resnet101": "ResNet101_Weights.IMAGENET1K_V1",
+    "mobilenetv2": "MobileNet_V2_Weights.IMAGENET1K_V1",
 }
 
 
@@ -28,8 +30,8 @@ def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]
     unless it fits, non-local blocks always. The network's card takes ImageNet's mean and std.
 
     Args:
-        model: a c2d_, i3d_ or tsm_ network of depth 18, 50 or 101.
-        path: a file with a torchvision or timm ResNet's state dict (.pth or .safetensors). None:
+        model: a c2d_, i3d_, slowonly_ or tsm_ network of depth 18, 50 or 101, or on MobileNetV2.
+        path: a file with a torchvision or timm network's state dict (.pth or .safetensors). None:
             torchvision downloads its own.
 
     Returns:
@@ -67,11 +69,11 @@ def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
             weight = weight.unsqueeze(2).expand(-1, -1, t, -1, -1) / t  # (O, I, t, h, w)
         if weight.shape == into.shape:
             filled[name] = weight
-        elif name.startswith("fc."):
+        elif is_head(name):
             left.append(name)
         else:
             absent.append(name)
-    absent = [n for n in absent if not n.startswith("fc.")]
+    absent = [n for n in absent if not is_head(n)]
     if unknown or absent:
         told = ", ".join((unknown + absent)[:3])
         raise UserError(f"these are no weights of an image {size}: {told} do not fit")

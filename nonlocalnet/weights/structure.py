@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
+from ..models import HEADS
 from ..resnet import Bottleneck
 from ..sizes import SIZES
 
@@ -22,9 +23,9 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
     of ours has these stages.
     """
     told: dict[str, Any] = {}
-    for head in ("fc.weight", "classifier.1.weight", "fc.3.weight"):
-        if head in found:
-            told["num_classes"] = found[head].shape[0]
+    for head in HEADS:
+        if f"{head}.weight" in found and found[f"{head}.weight"].dim() == 2:
+            told["num_classes"] = found[f"{head}.weight"].shape[0]
     if "features.0.0.weight" in found:
         name = "tsm_mobilenetv2"
     elif "conv_1.0.weight" in found:
@@ -33,8 +34,8 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
         size = _size(found)
         kind, style = _kind(found, shifted)
         name, told = f"{kind}_{size}", told | style
-        if not any(n.endswith("running_mean") and "non_local" not in n for n in found):
-            told["backbone_norm"] = "affine"
+        statistics = any(n.endswith("running_mean") and "non_local" not in n for n in found)
+        told["backbone_norm"] = "batch" if statistics else "affine"
     return {"name": name, **told, **_blocks(found)}
 
 
