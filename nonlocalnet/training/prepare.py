@@ -49,6 +49,11 @@ def _trained(recipe: Recipe, classes: int) -> nn.Module:
             f"{recipe.model} is a trained network, whose layers and blocks are as they are: leave"
             f" out {', '.join('--' + name.replace('_', '-') for name in changed)}"
         )
+    if recipe.model not in PUBLISHED and not Path(recipe.model).exists():
+        raise UserError(
+            f"no network {recipe.model!r}; there are {', '.join(MODELS)}, and neither a file nor a"
+            " published model has that name"
+        )
     path = ready(recipe.model) if recipe.model in PUBLISHED else Path(recipe.model)
     network = load(path, num_classes=classes)
     head = head_of(network)  # new also where the number of classes is the same

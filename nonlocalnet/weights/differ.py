@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-MOST = 20  # rows
+MOST = 8  # rows of each kind
 
 
 def compare(
@@ -18,23 +18,22 @@ def compare(
 
     `theirs` gives another codebase's name of ours, which is told beside it.
     """
-    rows: list[tuple[str, str, str]] = []
+    kinds: dict[str, list[tuple[str, str]]] = {"shape": [], "missing": [], "unexpected": []}
     for name, tensor in wanted.items():
         also = theirs(name)
         told = f"{name} ({also})" if also not in (None, name) else name
         if name not in given:
-            rows.append(("missing", told, f"{tuple(tensor.shape)}"))
+            kinds["missing"].append((told, f"{tuple(tensor.shape)}"))
         elif given[name].shape != tensor.shape:
             shapes = f"{tuple(given[name].shape)} in the file, {tuple(tensor.shape)} expected"
-            rows.append(("shape", told, shapes))
-    rows += [
-        ("unexpected", name, f"{tuple(tensor.shape)}")
-        for name, tensor in given.items()
-        if name not in wanted
+            kinds["shape"].append((told, shapes))
+    kinds["unexpected"] = [
+        (name, f"{tuple(tensor.shape)}") for name, tensor in given.items() if name not in wanted
     ]
-    shown = rows[:MOST]
-    width = max((len(name) for _, name, _ in shown), default=0)
-    lines = [f"  {what:10}  {name:{width}}  {shapes}" for what, name, shapes in shown]
-    if len(rows) > MOST:
-        lines.append(f"  ... and {len(rows) - MOST} more")
+    width = max((len(name) for rows in kinds.values() for name, _ in rows[:MOST]), default=0)
+    lines = []
+    for kind, rows in kinds.items():
+        lines += [f"  {kind:10}  {name:{width}}  {shapes}" for name, shapes in rows[:MOST]]
+        if len(rows) > MOST:
+            lines.append(f"  {kind:10}  and {len(rows) - MOST} more")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..card import card_of, set_card
@@ -48,6 +49,11 @@ def load_foreign(
     if "pairwise" in told:  # gaussian and concatenation are scaled nowhere
         told["scale"] = None
     told = {**PRESETS[chosen].options, **told}
+    if told.get("norm") == "frozen":  # gains and biases alone: as with these statistics
+        for place in told["non_local"]:
+            width = found[f"{place}.non_local.g.weight"].shape[1]
+            found[f"{place}.non_local.norm.running_mean"] = torch.zeros(width)
+            found[f"{place}.non_local.norm.running_var"] = torch.full((width,), 1 - 1e-5)
     classes = told.pop("num_classes", None)
     if classes is None and num_classes is None:
         raise UserError(

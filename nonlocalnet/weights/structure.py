@@ -24,7 +24,7 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
     """
     told: dict[str, Any] = {}
     for head in HEADS:
-        if f"{head}.weight" in found and found[f"{head}.weight"].dim() == 2:
+        if f"{head}.weight" in found:
             told["num_classes"] = found[f"{head}.weight"].shape[0]
     if "features.0.0.weight" in found:
         name = "tsm_mobilenetv2"
@@ -34,6 +34,9 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
         size = _size(found)
         kind, style = _kind(found, shifted)
         name, told = f"{kind}_{size}", told | style
+        width = found["conv1.weight"].shape[0] if "conv1.weight" in found else 0
+        if width not in (0, SIZES[size].width):
+            told["width"] = width
         statistics = any(n.endswith("running_mean") and "non_local" not in n for n in found)
         told["backbone_norm"] = "batch" if statistics else "affine"
     return {"name": name, **told, **_blocks(found)}
@@ -42,7 +45,7 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
 def _size(found: Found) -> str:
     depths: dict[str, int] = {}
     for name in found:
-        if match := re.match(r"(layer\d)\.(\d+)\.", name):
+        if match := re.match(r"(layer\d)\.(\d+)\.conv1\.weight", name):
             stage, index = match.groups()
             depths[stage] = max(depths.get(stage, 0), int(index) + 1)
     layers = tuple(depths[stage] for stage in sorted(depths))
@@ -89,8 +92,11 @@ def _blocks(found: Found) -> dict[str, Any]:
     if not widths:
         return {"non_local": ()}
     at = sorted(widths, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    prefix = f"{at[0]}.non_local"
-    told: dict[str, Any] = {"non_local": tuple(at), "out_bias": f"{prefix}.out.bias" in found}
+
+    def has(name: str) -> bool:  # any of them: one may be damaged
+        return any(f"{place}.non_local.{name}" in found for place in at)
+
+    told: dict[str, Any] = {"non_local": tuple(at), "out_bias": has("out.bias")}
     if any(inner != max(1, channels // 2) for inner, channels in widths.values()):
         inner = {inner for inner, _ in widths.values()}
         if len(inner) > 1:
@@ -98,12 +104,12 @@ def _blocks(found: Found) -> dict[str, Any]:
                 f"its blocks have inner widths {sorted(inner)}; one for all is possible"
             )
         told["inner"] = inner.pop()
-    if f"{prefix}.w_f" in found:
+    if has("w_f"):
         told["pairwise"] = "concatenation"
-    elif f"{prefix}.theta.weight" not in found:
+    elif not has("theta.weight"):
         told["pairwise"] = "gaussian"
-    if f"{prefix}.norm.running_mean" in found:
+    if has("norm.running_mean"):
         told["norm"] = "batch"
     else:
-        told["norm"] = "frozen" if f"{prefix}.norm.weight" in found else "none"
+        told["norm"] = "frozen" if has("norm.weight") else "none"
     return told

@@ -1,0 +1,267 @@
+"""Other codebases' files, narrow ones made here: what is recognised, refused, replaced and told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nonlocalnet import create_model, load
+from nonlocalnet.card import card_of, set_card
+from nonlocalnet.errors import UserError
+from nonlocalnet.weights import alexhex7, caffe2, mmaction2, pyslowfast, pytorchvideo, save, tsm
+from nonlocalnet.weights.family import Family
+from nonlocalnet.weights.selftest import clips
+
+Tensors = dict[str, Tensor]
+
+# family, the network, its preset, whether the file fits others too
+NARROW: dict[str, tuple[Family, str, int | str, str, bool]] = {
+    "caffe2": (caffe2.FAMILY, "i3d_resnet50", 5, "caffe2-8x8", True),
+    "caffe2 affine": (caffe2.FAMILY, "i3d_resnet50", 5, "caffe2-128x1-affine", True),
+    "caffe2 R101": (caffe2.FAMILY, "c2d_resnet101", 5, "caffe2-32x2", True),
+    "lfb": (caffe2.FAMILY, "i3d_resnet50", 5, "lfb", True),
+    "pyslowfast": (pyslowfast.FAMILY, "i3d_resnet50", 5, "slowfast-dot", True),
+    "pyslowfast by ptv": (pyslowfast.BY_PYTORCHVIDEO, "c2d_resnet50", 0, "slowfast", True),
+    "pytorchvideo": (pytorchvideo.FAMILY, "c2d_resnet50", 0, "pytorchvideo", False),
+    "mmaction": (mmaction2.FAMILY, "i3d_resnet50", 5, "mmaction-i3d-dot", True),
+    "mmaction heavy": (mmaction2.FAMILY, "i3d_resnet50", 0, "mmaction-i3d-heavy", False),
+    "mmaction slowonly": (mmaction2.FAMILY, "slowonly_resnet50", 5, "mmaction-slowonly", True),
+    "tsn": (tsm.FAMILY, "c2d_resnet50", 0, "tsm", False),
+    "mmaction mobilenet": (mmaction2.MOBILENET, "tsm_mobilenetv2", 0, "mmaction-tsm", False),
+    "digits": (alexhex7.FAMILY, "digits", 2, "alexhex7-dot", True),
+}
+
+
+def narrow(name: str) -> tuple[nn.Module, Tensors, str]:
+    """A network of ours with random weights, and its tensors under the family's names."""
+    torch.manual_seed(0)
+    family, kind, blocks, preset, _ = NARROW[name]
+    width: Any = {} if kind in ("digits", "tsm_mobilenetv2") else {"width": 4}
+    model = create_model(kind, 5, blocks, preset=preset, **width).eval()
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    theirs = {}
+    for ours, tensor in model.state_dict().items():
+        if name == "lfb" and "norm.running" in ours:  # kept by no file: zero, and one less eps
+            tensor.copy_(torch.full_like(tensor, 1 - 1e-5 if ours.endswith("var") else 0))
+            continue
+        told = family.names.theirs(ours)
+        if told is None:  # a count that the family does not keep, or an affine norm's statistics
+            assert ours.endswith("num_batches_tracked"), ours
+        else:
+            theirs[told] = tensor.clone()
+    return model, theirs, preset
+
+
+def written(tensors: Tensors, path: Path, **beside: Any) -> Path:
+    torch.save({"state_dict": tensors, **beside}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_recognised_and_bit_equal(name: str, tmp_path: Path) -> None:
+    model, tensors, preset = narrow(name)
+    path = written(tensors, tmp_path / "x.pth")
+    several = NARROW[name][4]
+    if several:
+        with pytest.raises(UserError, match=rf"fits several networks.*\n(?s:.*)  {preset} "):
+            load(path)
+    again = load(path, preset=preset if several else None)
+    assert card_of(again).architecture["name"] == NARROW[name][1]
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
+    assert not again.training
+    card = card_of(again)
+    assert card.source.endswith("x.pth")
+    made = dataclasses.replace(card, source="", architecture=card_of(model).architecture)
+    assert made == card_of(model)
+
+
+def test_weights_do_not_lie_in_the_file(tmp_path: Path) -> None:
+    model, tensors, _ = narrow("tsn")
+    path = written(tensors, tmp_path / "x.pth")
+    again = load(path)
+    path.write_bytes(b"\0" * path.stat().st_size)  # in place, as no careful program would
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
+
+
+def test_a_table_of_what_differs(tmp_path: Path) -> None:
+    _, tensors, preset = narrow("pyslowfast")
+    lost = tensors.pop("s3.pathway0_nonlocal1.bn.running_mean")
+    tensors["s4.pathway0_res2.branch2.b.weight"] = torch.zeros(8, 8, 1, 5, 5)
+    tensors["s1.pathway1_stem.conv.weight"] = torch.zeros(2, 3, 5, 7, 7)
+    with pytest.raises(UserError) as told:
+        load(written(tensors, tmp_path / "x.pyth"), preset=preset)
+    rows = [line.split() for line in str(told.value).splitlines()[1:]]
+    shape, missing, unexpected = rows
+    assert shape[:3] == ["shape", "layer3.2.conv2.weight", "(s4.pathway0_res2.branch2.b.weight)"]
+    assert missing[:3] == [
+        "missing",
+        "layer2.1.non_local.norm.running_mean",
+        "(s3.pathway0_nonlocal1.bn.running_mean)",
+    ]
+    assert missing[3:] == [f"({lost.numel()},)"]
+    assert unexpected[:2] == ["unexpected", "s1.pathway1_stem.conv.weight"]
+
+
+def test_an_axis_too_many_is_no_other_shape(tmp_path: Path) -> None:
+    model, tensors, preset = narrow("caffe2")
+    tensors["pred_w"] = tensors["pred_w"][..., None, None, None]
+    again = load(written(tensors, tmp_path / "x"), preset=preset)
+    assert torch.equal(again.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+    tensors["pred_w"] = tensors["pred_w"].squeeze().mT[None]  # as many numbers, otherwise
+    with pytest.raises(UserError, match="pred_w"):
+        load(written(tensors, tmp_path / "x"), preset=preset)
+
+
+def test_the_head_goes_only_when_told(tmp_path: Path) -> None:
+    model, tensors, _ = narrow("mmaction mobilenet")
+    path = written(tensors, tmp_path / "x.pth", meta={"dataset_meta": {"classes": list("abcde")}})
+    assert card_of(load(path)).classes == tuple("abcde")
+    assert card_of(load(path, num_classes=5)).classes == tuple("abcde")
+    other = load(path, num_classes=3)
+    assert card_of(other).classes == ()
+    assert card_of(other).architecture["num_classes"] == 3
+    state = model.state_dict()
+    for name, tensor in other.state_dict().items():
+        if name.startswith("classifier"):
+            assert tensor.shape[0] == 3
+            assert tensor.any() == name.endswith("weight")
+        else:
+            assert torch.equal(tensor, state[name])
+    save(other, tmp_path / "ours.safetensors")
+    assert card_of(load(tmp_path / "ours.safetensors", num_classes=4)).classes == ()
+
+
+def test_a_file_without_a_head(tmp_path: Path) -> None:
+    _, tensors, preset = narrow("lfb")
+    bare = {k: t for k, t in tensors.items() if not k.startswith("pred")}
+    path = written(bare, tmp_path / "x.pkl")
+    with pytest.raises(UserError, match="has no head"):
+        load(path, preset=preset)
+    assert load(path, preset=preset, num_classes=7)(torch.zeros(1, 3, 8, 32, 32)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "preset"),
+    [
+        ("pyslowfast", {"cfg": "MODEL:\n  ARCH: i3d\nNONLOCAL:\n  INSTANTIATION: dot_product"}, 1),
+        ("pyslowfast", {"cfg": "MODEL:\n  ARCH: i3d\nNONLOCAL:\n  INSTANTIATION: softmax"}, 0),
+        ("pyslowfast by ptv", {"cfg": "MODEL:\n  ARCH: slow_c2d\n"}, 2),
+        ("mmaction", {"meta": {"cfg": "non_local_cfg=dict(\n  mode='dot_product')"}}, 1),
+        ("mmaction", {"meta": {"cfg": 'non_local_cfg=dict(mode="embedded_gaussian")'}}, 0),
+    ],
+)
+def test_settings_in_the_file_decide(
+    name: str, beside: dict[str, Any], preset: int, tmp_path: Path
+) -> None:
+    _, tensors, _ = narrow(name)
+    told = card_of(load(written(tensors, tmp_path / "x", **beside))).architecture
+    if preset == 2:
+        assert told["stem"] == "image"
+    else:
+        assert (
+            told.get("pairwise", "embedded_gaussian")
+            == ("embedded_gaussian", "dot_product")[preset]
+        )
+
+
+@pytest.mark.parametrize("pairwise", ["gaussian", "concatenation"])
+def test_functions_that_tensors_tell(pairwise: str, tmp_path: Path) -> None:
+    model = create_model("i3d_resnet50", 5, 5, preset="mmaction-i3d", width=4, pairwise=pairwise)
+    theirs = mmaction2.FAMILY.names.theirs
+    tensors = {str(theirs(n)): t for n, t in model.state_dict().items()}
+    told = card_of(load(written(tensors, tmp_path / "x"))).architecture
+    assert (told["pairwise"], told["scale"]) == (pairwise, None)
+
+
+def only(tensors: Tensors, keep: Callable[[str], bool]) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if keep(name)}
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    _, tensors, _ = narrow("caffe2")
+    good = written(tensors, tmp_path / "good.pkl")
+    half = tmp_path / "half.pkl"
+    half.write_bytes(good.read_bytes()[:-1000])
+    shallow = only(tensors, lambda name: "res4_5" not in name)
+    strange = {f"encoder.{i}.weight": torch.zeros(2) for i in range(9)}
+    image = create_model("c2d_resnet50", 5, width=4).state_dict()
+    uneven = dict(tensors)
+    for part in ("theta", "phi", "g"):
+        uneven[f"nonlocal_conv3_1_{part}_w"] = torch.zeros(3, 32, 1, 1, 1)
+    for file, options, says in (
+        (
+            good,
+            {"preset": "caffe2-9x9"},
+            r"no preset has that name\); what it can be:\n  caffe2-8x8",
+        ),
+        (good, {"preset": "tsm"}, "is no 'tsm'; what it can be"),
+        (half, {}, "cut off"),
+        (written(shallow, tmp_path / "a"), {}, r"stages of \(3, 4, 5, 3\) blocks is no size here"),
+        (
+            written(strange, tmp_path / "b"),
+            {},
+            "no family known here .* called encoder.0.weight",
+        ),
+        (written(image, tmp_path / "c"), {}, "looks like an image ResNet.*load_imagenet"),
+        (written(uneven, tmp_path / "d"), {}, r"inner widths \[3, 16, 32\]"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load(file, **options)
+
+
+def test_the_self_test(tmp_path: Path) -> None:
+    model = create_model("i3d_tiny", 3, 1, zero_init="none").eval()
+    path = tmp_path / "x.safetensors"
+    save(model, path)
+    with pytest.raises(UserError, match="carries no self-test"):
+        load(path, verify=True)
+    with pytest.raises(UserError, match="leave out preset"):
+        load(path, preset="paper")
+    save(model.train(), path, prove=True)
+    assert model.training
+    load(path, verify=True)
+    with pytest.raises(UserError, match="new head"):
+        load(path, verify=True, num_classes=4)
+    # other weights under the same record
+    damaged = load(path)
+    with torch.no_grad():
+        damaged.get_parameter("conv1.weight")[0].mul_(1.05)
+    data = path.read_bytes()
+    save(damaged, tmp_path / "y.safetensors", prove=True)
+    start = int.from_bytes(data[:8], "little") + 8
+    (tmp_path / "z").write_bytes(
+        data[:start] + (tmp_path / "y.safetensors").read_bytes()[-len(data) + start :]
+    )
+    with pytest.raises(UserError, match="the self-test fails: .* the file is damaged"):
+        load(tmp_path / "z", verify=True)
+    with torch.no_grad():
+        damaged.get_parameter("fc.weight")[0] = torch.nan
+    with pytest.raises(UserError, match="no finite numbers"):
+        save(damaged, path, prove=True)
+    assert path.read_bytes() == data
+
+
+def test_clips_of_the_self_test() -> None:
+    x = clips(0, (2, 3, 4, 5, 6))
+    assert torch.equal(x, clips(0, (2, 3, 4, 5, 6)))
+    assert not torch.equal(x, clips(1, (2, 3, 4, 5, 6)))
+    assert x.dtype == torch.float32
+    assert float(x.abs().max()) <= 3
+    levels = x.mean((3, 4)).flatten()
+    assert len(set(levels.tolist())) == 2 * 3 * 4  # clips, channels and frames all differ
+
+
+def test_a_card_keeps_where_it_comes_from(tmp_path: Path) -> None:
+    model = create_model("c2d_tiny", 2)
+    set_card(model, dataclasses.replace(card_of(model), source="there", licence="CC BY-NC 4.0"))
+    save(model, tmp_path / "x.safetensors")
+    card = card_of(load(tmp_path / "x.safetensors"))
+    assert (card.source, card.licence) == ("there", "CC BY-NC 4.0")
