@@ -1,7 +1,7 @@
 """Every family's checkpoints against their own codebase's logits; writes docs/checkpoints.md.
 
     python benchmarks/families.py [NAME ...] [--backend inductor] [--loading]
-    python benchmarks/families.py --table      # only the page, from benchmarks/results/families.json
+    python benchmarks/families.py --table      # only the page, from the kept results
 
 Each network of tests/golden is rebuilt as a file, loaded, and run on its two clips: as it is, with
 weights and clips in torch's default order of memory, with clips channels-last, and compiled.

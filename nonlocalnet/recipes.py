@@ -64,7 +64,7 @@ class Recipe:
     """Video frames from one frame of a clip to the next (dense sampling)."""
     sampling: Sampling | None = None
     """Frames from one dense window (paper), or one from each of equal segments (TSN, TSM)."""
-    beyond: Beyond = "clamp"
+    beyond: Beyond | None = None
     """A video shorter than the window: repeat its last frame, or start over."""
     crop: int | None = None
     """Side of the square cut out for training, pixels."""

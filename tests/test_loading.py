@@ -45,8 +45,10 @@ def narrow(name: str) -> tuple[nn.Module, Tensors, str]:
     width: Any = {} if kind in ("digits", "tsm_mobilenetv2") else {"width": 4}
     model = create_model(kind, 5, blocks, preset=preset, **width).eval()
     for tensor in model.state_dict().values():
-        if tensor.is_floating_point():
-            nn.init.uniform_(tensor, 0.5, 1.5)
+        if tensor.dim() > 1:
+            nn.init.kaiming_normal_(tensor)
+        elif tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.0)
     theirs = {}
     for ours, tensor in model.state_dict().items():
         if name == "lfb" and "norm.running" in ours:  # kept by no file: zero, and one less eps

@@ -15,7 +15,8 @@ from nonlocalnet.card import Card
 from nonlocalnet.datasets import Sample, Split
 from nonlocalnet.errors import UserError
 from nonlocalnet.machine import Machine
-from nonlocalnet.models import IMAGENET_MEAN, create_model
+from nonlocalnet.models import create_model
+from nonlocalnet.presets import IMAGENET_MEAN
 from nonlocalnet.recipes import RECIPES, Recipe, check
 from nonlocalnet.training.plan import Plan, architecture, derive, learning_rate
 

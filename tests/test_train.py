@@ -393,6 +393,38 @@ def test_few_video_mode_moves_head_and_blocks_only(
     assert any(word.startswith(f"starts from {whole}") for word in result.words)
 
 
+PLAIN = {
+    name: getattr(Recipe(), name)
+    for name in ("non_local", "pairwise", "mode", "subsample", "scale", "norm", "zero_init", "init")
+}
+
+
+def test_a_trained_network_as_the_model(folder: Path, whole: Path, tmp_path: Path) -> None:
+    """Its layers, blocks and preprocessing, a new head; and it goes on after a stop."""
+    trained = load(whole)
+    card = replace(trained.card, frames=6, mean=(0.1, 0.2, 0.3))  # type: ignore[type-var]
+    trained.card = card  # type: ignore[assignment]
+    model = tmp_path / "trained.safetensors"
+    save(trained, model)
+    own = {"frames": None, "stride": None, "colours": None, "dropout": None}
+    recipe = replace(TINY, **PLAIN, **own, model=str(model), epochs=1, freeze_backbone=True)
+    result = train(folder, recipe, tmp_path / "run", quiet=True)
+    assert f"starts from {model}, with a new head" in result.words
+    after = load(tmp_path / "run")
+    assert after.card.architecture == card.architecture  # type: ignore[union-attr]
+    assert (after.card.frames, after.card.mean) == (6, (0.1, 0.2, 0.3))  # type: ignore[union-attr]
+    before, state = trained.state_dict(), after.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], state[name])}
+    assert {n for n in moved if "non_local" not in n} == {"fc.weight", "fc.bias"}
+    model.unlink()
+    with pytest.raises(UserError, match="neither a file nor"):
+        train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+    other = replace(recipe, model=str(whole), non_local=1, pairwise="dot_product")
+    with pytest.raises(UserError, match=r"as they are: leave out --non-local, --pairwise$"):
+        train(folder, other, tmp_path / "other", quiet=True)
+    assert not (tmp_path / "other").exists()
+
+
 def test_it_learns_from_a_plain_folder(tmp_path: Path) -> None:
     """Red or blue, from a folder without train/ and val/, in a minute's tenth."""
     noise = torch.Generator().manual_seed(0)

@@ -26,7 +26,7 @@ def derive_card(recipe: Recipe, classes: tuple[str, ...], base: Card, words: lis
         frames=recipe.frames or base.frames,
         stride=recipe.stride or (1 if sampling == "segments" else base.stride),
         sampling=sampling,
-        beyond=recipe.beyond,
+        beyond=recipe.beyond or base.beyond,
         flip=_flip(recipe, classes, words),
     )
     if (recipe.frames, recipe.stride, recipe.sampling) == (None, None, None):
