@@ -50,11 +50,14 @@ def narrow(name: str) -> tuple[nn.Module, Tensors, str]:
         elif tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.5, 1.0)
     theirs = {}
+    shifted = {n[:-2] for n, m in model.named_modules() if hasattr(m, "temporal_shift")}
     for ours, tensor in model.state_dict().items():
         if name == "lfb" and "norm.running" in ours:  # kept by no file: zero, and one less eps
             tensor.copy_(torch.full_like(tensor, 1 - 1e-5 if ours.endswith("var") else 0))
             continue
         told = family.names.theirs(ours)
+        if told and name == "mmaction mobilenet" and ".".join(ours.split(".")[:4]) in shifted:
+            told = told.replace(".conv.0.", ".conv.0.net.")  # it wraps convolution and norm
         if told is None:  # a count that the family does not keep, or an affine norm's statistics
             assert ours.endswith("num_batches_tracked"), ours
         else:
@@ -183,6 +186,16 @@ def test_functions_that_tensors_tell(pairwise: str, tmp_path: Path) -> None:
     assert (told["pairwise"], told["scale"]) == (pairwise, None)
 
 
+def test_another_pattern_of_shifts_is_refused(tmp_path: Path) -> None:
+    _, tensors, _ = narrow("tsn")
+    for at in ("layer1.0", "layer3.2"):
+        name = f"base_model.{at}.conv1.weight"
+        tensors[name.replace("conv1.", "conv1.net.")] = tensors.pop(name)
+    wrapped = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    with pytest.raises(UserError, match="shifted in 2 places, .* shifts 16: they differ in layer1"):
+        load(written(wrapped, tmp_path / "x.pth"))
+
+
 def only(tensors: Tensors, keep: Callable[[str], bool]) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if keep(name)}
 
@@ -206,6 +219,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ),
         (good, {"preset": "tsm"}, "is no 'tsm'; what it can be"),
         (half, {}, "cut off"),
+        (good, {"num_classes": 0}, "num_classes is at least 1"),
         (written(shallow, tmp_path / "a"), {}, r"stages of \(3, 4, 5, 3\) blocks is no size here"),
         (
             written(strange, tmp_path / "b"),

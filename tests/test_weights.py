@@ -142,7 +142,7 @@ def test_imagenet_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     for name, file, says in (
         ("i3d_resnet50", "r18.pth", "no weights of an image resnet50"),
         ("i3d_resnet18", "absent.pth", "no such file"),
-        ("i3d_resnet18", "odd.pth", "no state dict"),
+        ("i3d_resnet18", "odd.pth", "holds no tensors by name"),
         ("i3d_resnet18", "text.pth", "no file of plain tensors"),
         ("i3d_resnet18", "text.safetensors", "no file of plain tensors"),
         ("i3d_tiny", "r18.pth", "no ImageNet weights for i3d_tiny"),

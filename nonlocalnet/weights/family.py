@@ -19,20 +19,13 @@ class Family:
 
     title: how messages call it. names: its tensors and ours. presets: which networks the tensors
     fit; one of them is taken, of several the caller chooses. shift: how the name of a tensor shows
-    that its layer is shifted. wraps: a prefix of every name that says nothing.
+    that its layer is shifted.
     """
 
     title: str
     names: Names
     presets: Presets
     shift: str = ""
-    wraps: str = ""
-
-    def plain(self, name: str) -> str:
-        return name.removeprefix(self.wraps)
-
-    def knows(self, name: str) -> bool:
-        return self.names.ours(self.plain(name)) is not None
 
 
 def has_dot(told: Mapping[str, Any]) -> bool:

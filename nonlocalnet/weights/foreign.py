@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,16 @@ def load_foreign(
     container: Container, path: Path, preset: str | None, num_classes: int | None
 ) -> nn.Module:
     """The network of another codebase's file, on the CPU; see `weights.load`."""
-    family = recognise(container, path)
-    found, unexpected = rename(container.tensors, family)
-    shifted = bool(family.shift) and any(family.shift in name for name in container.tensors)
+    tensors = _unwrapped(container.tensors)
+    family = recognise(list(tensors), path)
+    found, unexpected = rename(tensors, family)
+    shifted = {
+        str(family.names.ours(name)).removesuffix(".weight")
+        for name, tensor in tensors.items()
+        if family.shift and family.shift in name and tensor.dim() > 1
+    }
     try:
-        told = architecture(found, shifted)
+        told = architecture(found, bool(shifted))
     except UserError as error:
         raise UserError(f"{path} has {family.title} names, but {error}") from None
     chosen = choose(family, told, container.notes, preset, path)
@@ -67,6 +72,8 @@ def load_foreign(
         new_head=num_classes not in (None, classes),
         theirs=family.names.theirs,
     )
+    if family.shift:
+        _check_shifts(model, shifted, path)
     card = dataclasses.replace(card_of(model), **PRESETS[chosen].card)
     names = tuple(container.notes.get("meta.dataset_meta.classes", "").splitlines())
     if len(names) == (num_classes or classes) == classes:
@@ -75,11 +82,27 @@ def load_foreign(
     return model
 
 
-def recognise(container: Container, path: Path) -> Family:
+def _check_shifts(model: nn.Module, shifted: set[str], path: Path) -> None:
+    ours = {name for name, module in model.named_modules() if hasattr(module, "temporal_shift")}
+    if ours != shifted:
+        told = ", ".join(sorted(ours ^ shifted)[:3])
+        raise UserError(
+            f"{path} is shifted in {len(shifted)} places, and TSM's rule for this network shifts"
+            f" {len(ours)}: they differ in {told}; it was made by another rule"
+        )
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without the "module." that torch's DataParallel puts before every name."""
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def recognise(names: Sequence[str], path: Path) -> Family:
     """The family whose table knows most of the names. Raises UserError if none knows half."""
-    names = list(container.tensors)
     sample = names[:: max(1, len(names) // SAMPLE)]
-    known = [sum(map(family.knows, sample)) for family in FAMILIES]
+    known = [sum(f.names.ours(name) is not None for name in sample) for f in FAMILIES]
     if 2 * max(known) > len(sample):
         return FAMILIES[known.index(max(known))]
     titles = ", ".join(family.title for family in FAMILIES)
@@ -103,7 +126,7 @@ def rename(
     found: dict[str, Tensor] = {}
     unexpected: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        ours = family.names.ours(family.plain(name))
+        ours = family.names.ours(name)
         (unexpected if ours is None or ours in found else found)[ours or name] = tensor
     return found, unexpected
 

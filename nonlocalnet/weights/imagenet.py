@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..card import card_of, set_card
 from ..errors import UserError
 from ..models import is_head
 from ..presets import IMAGENET_MEAN, IMAGENET_STD
+from .container import read
 
 # torchvision's names of the weights each size starts from
 WEIGHTS = {
@@ -84,15 +83,7 @@ def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a torchvision or timm ResNet's state dict")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes lead it to
-        raise UserError(f"{path} is no file of plain tensors: {error}") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict (names and tensors)")
-    return state
+    return read(path).tensors
 
 
 def _download(size: str) -> dict[str, Tensor]:

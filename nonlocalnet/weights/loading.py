@@ -43,6 +43,8 @@ def load(
         UserError: no such file, no checkpoint of these families or a damaged one, several networks
             that it fits, tensors missing or too many (with a table), or a failed self-test.
     """
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes is at least 1; it came as {num_classes}")
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():

@@ -1,6 +1,6 @@
 """mit-han-lab/temporal-shift-module's torch files: TSM and TSN on ResNets and MobileNetV2.
 
-`module.` is DataParallel's. `.net` is a shifted convolution, `block.` a residual block that a
+`.net` is a shifted convolution, `block.` a residual block that a
 non-local one follows. The online network's file is a bare state dict without either. A file does
 not tell how many segments it was trained with: any number runs.
 """
@@ -60,13 +60,12 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     return ("tsm",)
 
 
-FAMILY = Family("mit-han-lab's TSM", Names(_resnet()), _presets, ".net.", "module.")
+FAMILY = Family("mit-han-lab's TSM", Names(_resnet()), _presets, shift=".net.")
 MOBILENET = Family(
     "mit-han-lab's TSM (MobileNetV2)",
     Names(_mobilenet("base_model.", "new_fc")),
     _presets,
-    ".net.",
-    "module.",
+    shift=".net.",
 )
 ONLINE = Family(
     "mit-han-lab's online TSM",
