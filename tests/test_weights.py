@@ -143,8 +143,8 @@ def test_imagenet_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
         ("i3d_resnet50", "r18.pth", "no weights of an image resnet50"),
         ("i3d_resnet18", "absent.pth", "no such file"),
         ("i3d_resnet18", "odd.pth", "holds no tensors by name"),
-        ("i3d_resnet18", "text.pth", "no file of plain tensors"),
-        ("i3d_resnet18", "text.safetensors", "no file of plain tensors"),
+        ("i3d_resnet18", "text.pth", "no checkpoint that can be read here"),
+        ("i3d_resnet18", "text.safetensors", "no checkpoint that can be read here"),
         ("i3d_tiny", "r18.pth", "no ImageNet weights for i3d_tiny"),
     ):
         with pytest.raises(UserError, match=says):
