@@ -18,16 +18,26 @@ __all__ = [
     "NonLocalBlock",
     "create_model",
     "describe",
+    "from_pretrained",
     "inflate",
     "insert",
     "load",
     "non_local",
     "predict",
+    "push_to_hub",
+    "save_pretrained",
     "shift",
 ]
 
-# These need more than torch (safetensors, a video decoder), so they are imported when first used.
-_LATER = {"load": "nonlocalnet.weights", "predict": "nonlocalnet.prediction"}
+# These need more than torch (safetensors, a video decoder, the Hub's library), so they are imported
+# when first used.
+_LATER = {
+    "load": "nonlocalnet.weights",
+    "predict": "nonlocalnet.prediction",
+    "from_pretrained": "nonlocalnet.hub",
+    "save_pretrained": "nonlocalnet.hub",
+    "push_to_hub": "nonlocalnet.hub",
+}
 
 
 def __getattr__(name: str) -> Any:

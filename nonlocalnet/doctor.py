@@ -79,6 +79,7 @@ PACKAGES = {
     "lightning": "train",
     "tensorboard": "train",
     "matplotlib": "train",
+    "huggingface_hub": "hub",
 }
 SERVED_WITHOUT = ("numba",)  # brought by the core, which has another form of what it does
 PURPOSE = {
@@ -87,6 +88,7 @@ PURPOSE = {
     "lightning": "training",
     "tensorboard": "training's log",
     "matplotlib": "the attention picture",
+    "huggingface_hub": "networks from and to the Hugging Face Hub",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -62,7 +61,7 @@ def load(
         record = container.notes.get("selftest")
         if record is None:
             raise UserError(f"{file} carries no self-test; `nonlocalnet convert` writes one")
-        if num_classes not in (None, json.loads(record)["classes"]):
+        if num_classes not in (None, selftest.parse(record)["classes"]):
             raise UserError("a network with a new head cannot pass the self-test of the old one")
         selftest.verify(model, record)
     return model.to(device)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from safetensors.torch import save as serialize
-from torch import nn
+from torch import Tensor, nn
 
 from ..card import Card, card_of, set_card
 from ..errors import UserError
@@ -27,22 +27,8 @@ def save(model: nn.Module, path: str | Path, *, prove: bool = False) -> None:
         UserError: no card, a network edited beyond what its card says, or a pairwise function of
             the user's own, which a file cannot hold.
     """
-    card = card_of(model)
-    pairwise = card.architecture.get("pairwise", "")
-    if not isinstance(pairwise, str):
-        raise UserError(
-            f"a checkpoint names its pairwise function, and {pairwise!r} has no name here: save"
-            " model.state_dict() yourself and load it into the network you build"
-        )
     path = Path(path)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    misfit = compare(build(card.architecture, path).state_dict(), tensors)
-    if misfit:
-        raise UserError(
-            f"{path} is not written, since load() could not read it: the network is not what its"
-            f" card's architecture says; make it with create_model's own arguments, or save"
-            f" model.state_dict() yourself. What differs:\n{misfit}"
-        )
+    card, tensors = writable(model, path)
     metadata = {"format": FORMAT, "card": card.to_json()}
     if prove:
         metadata["selftest"] = selftest.record(model)
@@ -54,6 +40,26 @@ def save(model: nn.Module, path: str | Path, *, prove: bool = False) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def writable(model: nn.Module, path: Path) -> tuple[Card, dict[str, Tensor]]:
+    """The card and tensors that a file of a network holds. Raises `UserError` as `save` does."""
+    card = card_of(model)
+    pairwise = card.architecture.get("pairwise", "")
+    if not isinstance(pairwise, str):
+        raise UserError(
+            f"a checkpoint names its pairwise function, and {pairwise!r} has no name here: save"
+            " model.state_dict() yourself and load it into the network you build"
+        )
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    misfit = compare(build(card.architecture, path).state_dict(), tensors)
+    if misfit:
+        raise UserError(
+            f"{path} is not written, since load() could not read it: the network is not what its"
+            f" card's architecture says; make it with create_model's own arguments, or save"
+            f" model.state_dict() yourself. What differs:\n{misfit}"
+        )
+    return card, tensors
 
 
 def is_native(container: Container) -> bool:

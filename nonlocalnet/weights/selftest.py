@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..errors import UserError
 from ..models import IMAGE_MODELS
 
 SEED, SIDE = 0, 64  # pixels: a twelfth of the work at 224 x 224
+MOST_NUMBERS = 10**8  # of all clips; 128 frames have three million
 TOLERANCE = 1e-3  # of the logits' standard deviation; damaged weights are far beyond it
 
 
@@ -33,12 +35,35 @@ def record(model: nn.Module) -> str:
     return json.dumps(told)
 
 
+def parse(text: str) -> dict[str, Any]:
+    """A record's seed, shape, classes and logits. Raises UserError for what `record` did not write.
+
+    A file of someone else's says how much is computed here, so the clips have a largest size.
+    """
+    try:
+        told = json.loads(text)
+        shape, logits = told["shape"], told["logits"]
+        good = (
+            all(type(n) is int for n in (told["seed"], told["classes"], *shape))
+            and told["seed"] >= 0
+            and min(shape) > 0
+            and prod(shape) <= MOST_NUMBERS
+            and [len(row) for row in logits] == [told["classes"]] * shape[0]
+            and all(type(x) in (int, float) for row in logits for x in row)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        good = False
+    if not good:
+        raise UserError("the file's self-test is damaged; load it with verify=False")
+    return told
+
+
 def verify(model: nn.Module, text: str) -> float:
     """The largest difference from a record, in standard deviations of its logits.
 
     Raises UserError if it is larger than rounding explains.
     """
-    told: dict[str, Any] = json.loads(text)
+    told = parse(text)
     want = torch.tensor(told["logits"])
     got = _logits(model, clips(told["seed"], tuple(told["shape"])))
     if got.shape != want.shape:
