@@ -172,14 +172,16 @@ def check_non_local(model: str, value: NonLocal) -> None:
     if good:
         return
     came = ",".join(value) if isinstance(value, tuple) else value
-    counts = ", ".join(str(count) for count in size.positions if isinstance(count, int))
+    counts = [0, *(count for count in size.positions if isinstance(count, int))]
     blocks = ", ".join(
         f"layer{i + 1}.0" + (f" to .{depth - 1}" if depth > 1 else "")
         for i, depth in enumerate(size.layers)
     )
+    known = f"a count ({', '.join(map(str, counts))})"
+    known += f", a stage or layout ({', '.join(stages)})" if stages else ""
     raise UsageError(
-        f"--non-local of {model} is a count (0, {counts}), a stage or layout ({', '.join(stages)})"
-        f" or names of residual blocks with commas between ({blocks}), not {came!r}"
+        f"--non-local of {model} is {known} or names of residual blocks with commas between"
+        f" ({blocks or 'features.6 and the like'}), not {came!r}"
     )
 
 

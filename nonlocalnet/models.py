@@ -253,6 +253,13 @@ def create_model(
     return model
 
 
+def input_shape(card: Card) -> tuple[int, ...]:
+    """What one input of the network is: (3, T, S, S) as in training, or an image."""
+    if card.architecture.get("name") in IMAGE_MODELS:
+        return (1, 28, 28)
+    return (3, card.frames, card.crop, card.crop)
+
+
 HEADS = ("fc", "classifier.1", "fc.3")  # the last layer of each kind of network
 
 

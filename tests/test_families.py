@@ -102,6 +102,21 @@ def test_logits_of_the_original(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["slowfast_i3d_nln_8x8_r50", "tsm_r50_8f_nl"])
+def test_compiled_and_in_either_order_of_memory(name: str, tmp_path: Path) -> None:
+    golden, x = peer(name), peer(name).clip()
+    golden.write(tmp_path / "x")
+    model = load(tmp_path / "x")
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)(x)
+        last = model(x.contiguous(memory_format=torch.channels_last_3d))
+        model.to(memory_format=torch.contiguous_format)
+        first = model(x)
+    for logits in (compiled, last, first):
+        assert error(golden, logits) < tolerance(golden)
+
+
+@pytest.mark.slow
 def test_a_larger_picture_has_several_places(tmp_path: Path) -> None:
     """256 x 256 in the families' own ways: the mean of the places' softmaxes, or of the logits."""
     path = tmp_path / "x.pyth"

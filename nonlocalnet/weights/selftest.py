@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..card import card_of
 from ..errors import UserError
-from ..models import IMAGE_MODELS
+from ..models import input_shape
 
 SEED, SIDE = 0, 64  # pixels: a twelfth of the work at 224 x 224
 MOST_NUMBERS = 10**8  # of all clips; 128 frames have three million
@@ -95,11 +95,8 @@ def clips(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _shape(model: nn.Module) -> tuple[int, ...]:
-    card = card_of(model)
-    if card.architecture.get("name") in IMAGE_MODELS:
-        return (2, 1, 28, 28)
-    side = min(SIDE, card.crop)
-    return (2, 3, card.frames, side, side)
+    *rest, height, width = input_shape(card_of(model))
+    return (2, *rest, min(SIDE, height), min(SIDE, width))
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
