@@ -28,7 +28,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from peers import Peer, peer  # noqa: E402
+from rebuilt import Peer, peer  # noqa: E402
 from test_families import NETWORKS, error, run  # noqa: E402
 
 from nonlocalnet import load  # noqa: E402

@@ -614,7 +614,7 @@ def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
 
 def test_commands_are_those_of_the_readme() -> None:
     names = ["check-data", "train", "test", "predict", "attend", "show", "cost", "weights"]
-    names += ["doctor", "demo"]
+    names += ["convert", "doctor", "demo"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())
     assert commands.run_test is cli.COMMANDS["test"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peers import FOLDER, Peer, peer, variants
+from rebuilt import FOLDER, Peer, peer, variants
 from torch import Tensor, nn
 
 from nonlocalnet import create_model, load
