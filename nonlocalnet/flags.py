@@ -15,7 +15,7 @@ from tyro.conf import arg
 from .block import Norm, Subsample
 from .errors import UserError
 from .machine import Device, this_machine
-from .models import MODELS, InflateStyle, create_model
+from .models import IMAGE_MODELS, MODELS, InflateStyle, create_model
 from .positions import Mode
 from .presets import PRESETS
 from .recipes import RECIPES, PairwiseName, Stage
@@ -134,7 +134,7 @@ def find_network(model: str, network: Network) -> nn.Module:
         from .weights import load
 
         return load(find_run(Path(model)))
-    if model not in MODELS:
+    if model not in {**MODELS, **IMAGE_MODELS}:
         raise UsageError(
             f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}, and"
             " `nonlocalnet weights` lists the published ones"
@@ -160,7 +160,7 @@ def check_model(name: str) -> None:
 
 def check_non_local(model: str, value: NonLocal) -> None:
     """Raises `UsageError` for blocks that this network, a key of `MODELS`, has no place for."""
-    size = SIZES[MODELS[model][1]]
+    size = SIZES[{**MODELS, **IMAGE_MODELS}[model][1]]
     stages = [f"res{i + 2}" for i in range(len(size.layers))]
     stages += [word for word in size.positions if isinstance(word, str)]
     if isinstance(value, int):

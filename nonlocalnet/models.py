@@ -256,7 +256,7 @@ def create_model(
 def input_shape(card: Card) -> tuple[int, ...]:
     """What one input of the network is: (3, T, S, S) as in training, or an image."""
     if card.architecture.get("name") in IMAGE_MODELS:
-        return (1, 28, 28)
+        return (1, card.crop, card.crop)
     return (3, card.frames, card.crop, card.crop)
 
 
@@ -306,6 +306,9 @@ def _card(kind: Callable[[str, Body], nn.Module], size: str, stem: str | None) -
         card = Card(**PRESETS["tsm"].card)
     elif kind is slowonly:
         card = Card(frames=4, stride=16)
+    elif kind is digits:
+        side = {"short_side": 28, "crop": 28, "test_crop": 28, "jitter": (28, 28)}
+        card = Card(frames=1, stride=1, clips=1, crops=1, flip=False, **side)  # type: ignore[arg-type]
     elif stem in ("slowfast", "caffe2-8", "mmaction-c2d", "image"):
         card = Card(frames=8, stride=8)
     if size == "tiny":

@@ -11,14 +11,27 @@ from tyro.conf import Positional
 
 from .card import card_of
 from .flags import Network, UsageError, find_network, parse_shape
-from .terminal import say, say_json, show_functions, show_memory, show_parts
+from .models import IMAGE_MODELS, MODELS, create_model, input_shape
+from .presets import PRESETS
+from .sizes import SIZES
+from .terminal import (
+    progress_bar,
+    say,
+    say_json,
+    show_functions,
+    show_memory,
+    show_parts,
+    show_table,
+)
 
 
 def show(
-    model: Positional[str],
+    model: Positional[str | None] = None,
+    *,
     network: Network,
     frames: int | None = None,
     size: int | None = None,
+    presets: bool = False,
 ) -> int:
     """A network with its edits: output, parameters and multiply-adds of each part.
 
@@ -29,16 +42,27 @@ def show(
         network: Only for a network that is not trained.
         frames: Frames of the clip; None is what the network is made for.
         size: Height and width of the clip; None is what the network is made for.
+        presets: Instead of one network, what --preset can be: each with its main network.
     """
     from .cost import cost
     from .surgery import describe
 
+    if presets:
+        if model is not None or network != Network() or frames is not None or size is not None:
+            raise UsageError("--presets lists all of them; leave out the network and its flags")
+        return _show_presets()
+    if model is None:
+        raise UsageError(
+            "show takes a network, such as i3d_resnet50, or a run; --presets lists the geometries"
+            " it can have"
+        )
     built = find_network(model, network)
     card = card_of(built)
     for name, value in (("frames", frames), ("size", size)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} is at least 1; it came as {value}")
-    shape = (3, frames or card.frames, size or card.crop, size or card.crop)
+    wanted = dataclasses.replace(card, frames=frames or card.frames, crop=size or card.crop)
+    shape = input_shape(wanted)
     try:
         rows = cost(built, shape)
     except ValueError as error:
@@ -47,6 +71,40 @@ def show(
     show_parts(rows)
     say(describe(built))
     return 0
+
+
+def _show_presets() -> int:
+    """What each preset is; and what its main network costs, without blocks and with them."""
+    from .cost import cost as count
+
+    show_table(("preset", ""), [[name, p.text] for name, p in PRESETS.items()], (), whole=(0,))
+    say("")
+    rows = []
+    with progress_bar("presets") as report:
+        for done, (name, preset) in enumerate(PRESETS.items()):
+            report(done, len(PRESETS))
+            network = preset.networks[0]
+            cells = []
+            for non_local in _counts(network):
+                with torch.device("meta"):
+                    built = create_model(network, non_local=non_local, preset=name)
+                clip = input_shape(card_of(built))
+                total = count(built, clip)[-1]
+                cells += [f"{total.parameters / 1e6:.3f} M", f"{total.multiply_adds / 1e9:.3f} G"]
+            rows.append(
+                [name, network, " x ".join(map(str, clip)), *cells, *[""] * (4 - len(cells))]
+            )
+    heads = ("preset", "network", "input", "parameters", "multiply-adds", "with blocks", "")
+    show_table(heads, rows, right=(3, 4, 5, 6), whole=(0, 3, 4, 5, 6))
+    say("with blocks: 5 non-local ones where the codebase puts them, 2 in digits")
+    say("one network of a preset: nonlocalnet show i3d_resnet50 --preset slowfast --non-local 5")
+    return 0
+
+
+def _counts(network: str) -> list[int]:
+    """No blocks, and the five of the codebases; the digits' network has two, MobileNetV2 none."""
+    positions = SIZES[{**MODELS, **IMAGE_MODELS}[network][1]].positions
+    return [0, *(count for count in (5, 2) if count in positions)]
 
 
 def cost(
@@ -81,7 +139,7 @@ def cost(
     if batch < 1:
         raise UsageError(f"--batch is a number of clips, such as 8; it came as {batch}")
     card = card_of(built)
-    shape = parse_shape(input) if input else (3, card.frames, card.crop, card.crop)
+    shape = parse_shape(input) if input else input_shape(card)
     kind = getattr(torch, dtype)
     try:
         rows = count(built, shape, batch=batch, dtype=kind, train=train)

@@ -32,16 +32,18 @@ def non_local(
     return (weights.unsqueeze(-1) * g.unsqueeze(1)).sum(2)
 
 
-def pool(x: Tensor) -> Tensor:
+def pool(x: Tensor, cells: tuple[int, ...] | None = None) -> Tensor:
     """The paper's 1x2x2 max pooling (2x2, 2 for fewer axes), by hand; a rest is dropped."""
-    axes = range(3, x.dim()) if x.dim() == 5 else range(2, x.dim())
-    for axis in axes:
-        size = x.shape[axis]
-        if size < 2:
-            continue
-        even = x.index_select(axis, torch.arange(0, size - 1, 2))
-        odd = x.index_select(axis, torch.arange(1, size, 2))
-        x = torch.maximum(even, odd)
+    if cells is None:
+        cells = (1, 2, 2) if x.dim() == 5 else (2,) * (x.dim() - 2)
+    for axis, cell in enumerate(cells, start=2):
+        cell = min(cell, x.shape[axis])
+        rest = x.shape[axis] % cell
+        parts = [
+            x.index_select(axis, torch.arange(first, x.shape[axis] - rest, cell))
+            for first in range(cell)
+        ]
+        x = torch.stack(parts).amax(0)
     return x
 
 
@@ -53,6 +55,7 @@ def block(
     subsample: str = "before",
     scale: float = 1.0,
     group: int | None = None,
+    cells: tuple[int, ...] | None = None,
 ) -> Tensor:
     """y of a non-local block before its output convolution, (N, C, *positions) -> same, C' wide.
 
@@ -66,7 +69,7 @@ def block(
         return torch.einsum("oc,nc...->no...", w, t) + b.view(1, -1, *[1] * (t.dim() - 2))
 
     theta = conv("theta", x) * scale
-    pooled = pool if mode != "time" else (lambda t: t)
+    pooled = (lambda t: pool(t, cells)) if mode != "time" else (lambda t: t)
     if subsample == "before":
         phi, g = conv("phi", pooled(x)), conv("g", pooled(x))
     elif subsample == "after":

@@ -11,6 +11,7 @@ from pathlib import Path
 import measure
 import oracle
 import peers
+import presets
 import pytest
 import table
 import torch
@@ -116,6 +117,74 @@ def test_the_page_is_what_the_results_give() -> None:
     assert table.PAGE.read_text("utf-8") == table.page(table.load()), (
         "docs/benchmarks.md is not up to date: python benchmarks/table.py"
     )
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_networks_are_what_the_networks_give() -> None:
+    text = presets.PAGE.read_text("utf-8")
+    assert text == presets.page(text), (
+        "docs/networks.md is not up to date: python benchmarks/presets.py"
+    )
+
+
+def test_marks_that_are_not_there_are_told() -> None:
+    with pytest.raises(ValueError, match="needs <!-- sizes"):
+        presets.page("no tables")
+
+
+@pytest.mark.parametrize("row", presets.PUBLISHED, ids=lambda row: f"{row.preset} {row.billions}")
+def test_published_figures_are_ours(row: presets.Published) -> None:
+    """To the printed digit, norms counted as the codebase counts them.
+
+    0.001 G is what it makes whether a last layer is counted for each frame, or left out.
+    """
+    millions = row.ours().parameters / 1e6
+    digits = len(row.millions.partition(".")[2])
+    if row.millions in ("23.87", "28.00"):  # theirs is rounded up, and cut off
+        assert abs(millions - float(row.millions)) < 0.01
+    else:
+        assert round(millions, digits) == float(row.millions)
+    if row.network == "tsm_mobilenetv2":  # theirs leaves out the linear layer of 8 frames
+        assert round(row.with_norms() - 8 * 1280 * 400 / 1e9, 3) == float(row.billions)
+    elif row.billions:
+        half = 0.5 * 10 ** -len(row.billions.partition(".")[2])
+        assert abs(row.with_norms() - float(row.billions)) < half + 0.001
+
+
+# Table 2e from a calculation by hand, layer by layer: with the released geometry, and what of it
+# depends on which choice.
+RATIOS = [
+    ({"stem": "caffe2-32"}, (1.456, 1.763), (1.195, 1.464), (1.170, 1.232)),
+    ({"stem": "caffe2-32", "stride_on": "1x1"}, (1.456, 1.784), (1.195, 1.442), (1.170, 1.238)),
+    ({"stem": "caffe2-32", "subsample": "after"}, None, None, (1.170, 1.320)),
+    ({"stem": "caffe2-32", "subsample": "none"}, None, None, (1.170, 1.575)),
+]
+
+
+@pytest.mark.parametrize(("options", "wide", "long", "blocks"), RATIOS)
+def test_table_2e(
+    options: dict[str, str],
+    wide: tuple[float, float] | None,
+    long: tuple[float, float] | None,
+    blocks: tuple[float, float],
+) -> None:
+    found = presets.ratios(options)
+    for pair, wanted in zip(found.values(), (wide, long, blocks), strict=True):
+        if wanted is not None:
+            assert tuple(round(ratio, 3) for ratio in pair) == wanted
+
+
+def test_table_2e_needs_conv1_inflated_and_every_other_block() -> None:
+    flat = [presets.released_i3d(style, conv1=False)[1] for style in ("3x3x3", "3x1x1")]
+    assert [round(ratio, 3) for ratio in flat] == [1.548, 1.249]
+    every = [presets.released_i3d(style, "all") for style in ("3x3x3", "3x1x1")]
+    rounded = [tuple(round(ratio, 2) for ratio in pair) for pair in every]
+    assert rounded == [(1.99, 2.16), (1.41, 1.65)]
+    # the paper's remark: R50 with 5 blocks is about 70 % and 80 % of C2D R101
+    small = presets.figures("c2d_resnet50", presets.CLIP, stem="caffe2-32", non_local=5)
+    deep = presets.figures("c2d_resnet101", presets.CLIP, stem="caffe2-32")
+    assert [round(ratio, 2) for ratio in presets.over(small, deep)] == [0.73, 0.81]
+    assert round(small.weights / 1e6, 2) == 31.61
 
 
 def test_every_row_of_the_goals_is_on_the_page() -> None:

@@ -80,6 +80,72 @@ def test_temporal_groups_see_only_themselves(group: int) -> None:
         torch.testing.assert_close(space(x), block(x), **EXACT)
 
 
+CELLS = [
+    ((1, 2, 2), (2, 6, 4, 5, 6)),
+    ((2, 2, 2), (2, 6, 4, 5, 6)),
+    ((2, 1, 1), (2, 6, 5, 3, 2)),  # time alone, a frame is left over
+    ((4, 3, 2), (2, 6, 4, 7, 6)),
+    ((2, 2, 2), (1, 6, 1, 4, 5)),  # a single frame is not pooled
+    ((3, 1), (2, 6, 7, 5)),
+    ((2, 2), (2, 6, 5, 6)),
+    ((3,), (2, 6, 10)),
+    ((1,), (2, 6, 9)),
+]
+
+
+@pytest.mark.parametrize("subsample", ["before", "after"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("cells", "shape"), CELLS)
+def test_keys_of_other_cells(
+    cells: tuple[int, ...], shape: tuple[int, ...], last: bool, subsample: str
+) -> None:
+    block = make(cells=cells, subsample=subsample)
+    x = draw(shape)
+    if last and x.dim() > 3:
+        kind = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+        x = x.contiguous(memory_format=kind)
+    x.requires_grad_()
+    theirs = reference(block, x, subsample=subsample, cells=cells)
+    torch.testing.assert_close(block(x), theirs, **EXACT)
+    upstream = draw(shape, seed=2)
+    (ours,) = torch.autograd.grad(block(x), x, upstream)
+    torch.testing.assert_close(ours, torch.autograd.grad(theirs, x, upstream)[0], **EXACT)
+    # rows lie on the grid of keys, and times g are the response
+    grid = x.shape[2:]
+    keys = oracle.pool(x, cells)
+    assert block.key_grid(grid) == tuple(keys.shape[2:])
+    assert block.key_stride(grid) == tuple(map(min, cells, grid))
+    query = tuple(s - 1 for s in grid)
+    rows = block.rows(x, [query])[:, 0].flatten(1)
+    assert rows.shape[1] == keys.flatten(2).shape[2]
+    _, _, g = block.embed(x)
+    y = block.response(x).transpose(1, 2).unflatten(2, grid)
+    torch.testing.assert_close(
+        (rows.unsqueeze(2) * g).sum(1), y[(slice(None), slice(None), *query)], **EXACT
+    )
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_cells_hold_for_every_function(pairwise: str) -> None:
+    for subsample in ("before", "after"):
+        block = make(cells=(2, 2, 2), pairwise=pairwise, subsample=subsample)
+        x = draw(SHAPES[3])
+        theirs = reference(block, x, subsample=subsample, cells=(2, 2, 2))
+        torch.testing.assert_close(block(x), theirs, **EXACT)
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "space"}, {"temporal_group": 2}])
+def test_the_papers_cells_may_be_given(options: dict[str, Any]) -> None:
+    x = draw(SHAPES[3])
+    given, plain = make(cells=(1, 2, 2), **options), make(**options)
+    assert torch.equal(given(x), plain(x))
+    assert given.key_grid(x.shape[2:]) == plain.key_grid(x.shape[2:])
+    assert "cells=(1, 2, 2)" in repr(given)
+    wide = make(cells=(1, 3, 2), **options)
+    named = {"mode": "space"} if "mode" in options else {"group": options.get("temporal_group")}
+    torch.testing.assert_close(wide(x), reference(wide, x, cells=(1, 3, 2), **named), **EXACT)
+
+
 @pytest.mark.parametrize("norm", ["batch", "frozen", "none"])
 @pytest.mark.parametrize("dim", SHAPES)
 def test_identity_at_construction(norm: str, dim: int) -> None:
@@ -117,6 +183,13 @@ def test_learns_from_the_identity() -> None:
         ({"temporal_group": 4, "mode": "time"}, "temporal_group"),
         ({"temporal_group": 0}, "temporal_group"),
         ({"inner": 0}, "at least 1"),
+        ({"cells": ()}, "one to three positive numbers"),
+        ({"cells": (0, 2, 2)}, "one to three positive numbers"),
+        ({"cells": (1, 1, 2, 2)}, "one to three positive numbers"),
+        ({"cells": (2, 2, 2), "mode": "space"}, "in space alone"),
+        ({"cells": (2, 2, 2), "mode": "time"}, "in space alone"),
+        ({"cells": (2, 2, 2), "temporal_group": 2}, "in space alone"),
+        ({"cells": (2, 2), "temporal_group": 2}, "in space alone"),
         ({"scale": "1/sqrt(D)"}, "None, a number or"),
         ({"pairwise": lambda theta, phi: phi @ theta.mT}, r"gave \(2, 4, 3\), not \(2, 3, 4\)"),
     ],
@@ -132,6 +205,8 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], says: str)
         ({}, (2, 5, 3, 3), r"\(N, 6, \*positions\)"),
         ({}, (2, 6), r"\(N, 6, \*positions\)"),
         ({"mode": "time"}, (2, 6, 3, 3), r"\(N, C, T, H, W\)"),
+        ({"cells": (2, 2)}, (2, 6, 4, 3, 3), "3 axes of positions, and cells came as"),
+        ({"cells": (1, 2, 2)}, (2, 6, 3, 3), "2 axes of positions, and cells came as"),
         ({"temporal_group": 3}, (2, 6, 4, 3, 3), "4 frames do not divide into groups of 3"),
     ],
 )

@@ -20,6 +20,7 @@ from nonlocalnet import __version__, cli, commands
 from nonlocalnet.errors import UserError
 from nonlocalnet.flags import Network, UsageError, parse_views
 from nonlocalnet.ops import PAIRWISE
+from nonlocalnet.presets import PRESETS
 from nonlocalnet.recipes import RECIPES, Recipe
 from nonlocalnet.synthetic import render_reunion
 
@@ -77,6 +78,13 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
             {"model": "i3d_resnet50", "network": Network(non_local=5)},
         ),
         ("show c2d_resnet50 --non-local res4", "show", {"network": Network(non_local="res4")}),
+        ("show tsm_resnet50 --non-local tsm", "show", {"network": Network(non_local="tsm")}),
+        (
+            "show i3d_resnet101 --preset slowfast --non-local slowfast",
+            "show",
+            {"network": Network(non_local="slowfast", preset="slowfast")},
+        ),
+        ("show --presets", "show", {"model": None, "presets": True, "network": Network()}),
         (
             "cost i3d_resnet50 --input 3x32x224x224 --train",
             "cost",
@@ -114,6 +122,8 @@ def test_a_recipe_gives_the_defaults(name: str, form: str) -> None:
         ("0", 0),
         ("10", 10),
         ("res2", "res2"),
+        ("tsm", "tsm"),
+        ("slowfast", "slowfast"),
         ("layer3.4", ("layer3.4",)),
         ("layer2.1,layer3.4", ("layer2.1", "layer3.4")),
     ],
@@ -192,6 +202,15 @@ def test_usage_errors_exit_with_2_and_a_hint(
         ("train . --epochs 0 -o out", 2, "--epochs"),
         ("show c2d_tiny --stem none", 2, "slowfast"),
         ("show c2d_tiny --frames 0", 2, "--frames"),
+        ("show c2d_tiny --non-local tsm", 2, "not 'tsm'"),
+        ("show i3d_resnet18 --non-local slowfast", 2, "a stage or layout (res2, "),
+        ("show c2d_resnet18 --inflate-style 3x3x3", 2, "c2d_resnet18 has no inflate_style"),
+        ("show tsm_mobilenetv2 --stem paper", 2, "tsm_mobilenetv2 has no stem"),
+        ("show tsm_mobilenetv2 --non-local 5", 2, "not 5"),
+        ("show", 2, "--presets lists"),
+        ("show --presets i3d_resnet50", 2, "leave out the network"),
+        ("show --presets --non-local 5", 2, "leave out the network"),
+        ("show --presets --frames 8", 2, "leave out the network"),
         ("cost resnet50", 2, "c2d_resnet50"),
         ("cost c2d_tiny --input 32x224x224", 2, "such as 3x32x224x224"),
         ("cost c2d_tiny --input 3x0x32x32", 2, "it came as '3x0x32x32'"),
@@ -262,6 +281,47 @@ def test_show_prints_the_figures_of_the_papers_networks(
     total = next(line for line in out.splitlines() if line.startswith("total"))
     assert f" {millions:.3f} M " in total
     assert total.endswith(f" {billions:.3f} G")
+
+
+@pytest.mark.slow
+def test_show_lists_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "--presets"]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    lines = out.splitlines()
+    for name, preset in PRESETS.items():
+        text, figures = [line.split(maxsplit=1)[1] for line in lines if line.split()[:1] == [name]]
+        assert text == preset.text
+        assert figures.split()[0] == preset.networks[0]
+        assert re.search(r" \d+\.\d{3} M +\d+\.\d{3} G", figures)
+    # as the table of the docs has them
+    found = {line.split()[0]: line for line in lines if " x " in line}
+    assert re.search(
+        r"3 x 8 x 224 x 224 +28.043 M +28.408 G +35.402 M +36.535 G", found["slowfast"]
+    )
+    assert re.search(r"3 x 128 x 224 x 224 +27.990 M +131.317 G", found["caffe2-128x1-affine"])
+    assert re.search(r"3 x 32 x 224 x 224 +33.024 M +126.782 G", found["mmaction-i3d-heavy"])
+    assert found["tsm-online"].endswith("2.736 M        2.400 G")
+    assert re.search(r" 1 x 28 x 28 +0.491 M", found["alexhex7"])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_show_of_a_preset(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its main network, with as many blocks as it may have."""
+    network = PRESETS[name].networks[0]
+    count = {"digits": 2, "tsm_mobilenetv2": 0}.get(network, 5)
+    assert cli.main(["show", network, "--preset", name, "--non-local", str(count)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("non-local block after") == count
+    assert re.search(r"^total +\w+ +400 +\d+\.\d{3} M +\d+\.\d{3} G$", out, re.MULTILINE)
+
+
+def test_show_of_a_codebases_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "i3d_resnet101", "--non-local", "slowfast"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"non-local block after (\S+):", out) == [
+        "layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5",
+    ]  # fmt: skip
 
 
 def test_show_other_sizes_and_edits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,34 @@ def test_dense_views(count: int, frames: int, stride: int, number: int, beyond: 
         assert steps.max() - steps.min() <= 1  # evenly spaced
 
 
+@given(counts, lengths, strides, views, beyonds)
+def test_starts_by_share(count: int, frames: int, stride: int, number: int, beyond: Beyond) -> None:
+    """Clip j of n starts at floor(count j / n), and goes beyond the end there as anywhere."""
+    found = clips.dense_views(count, frames, stride, number, beyond, "share")
+    assert found.shape == (number, frames)
+    assert found.dtype == np.int64
+    if number == 1:  # the centre
+        assert np.array_equal(found, clips.dense_views(count, frames, stride, 1, beyond))
+        return
+    for j, clip in enumerate(found):
+        start = math.floor(Fraction(count * j, number))
+        plain = [start + stride * step for step in range(frames)]
+        wanted = [min(i, count - 1) if beyond == "clamp" else i % count for i in plain]
+        assert clip.tolist() == wanted
+
+
+def test_caffe2s_ten_clips() -> None:
+    """300 frames, 32 of stride 2: the last starts at 270 and goes on from the beginning."""
+    card = Card(frames=32, stride=2, starts="share", beyond="wrap")
+    found = clips.test_views(300, card, 10)
+    assert found[:, 0].tolist() == list(range(0, 300, 30))
+    assert found[9].tolist() == [*range(270, 300, 2), *range(0, 34, 2)]
+    fit = clips.test_views(300, dataclasses.replace(card, starts="fit"), 10)
+    assert fit[:, 0].tolist() == [0, 26, 53, 79, 105, 132, 158, 184, 211, 237]
+    drawn = clips.training_clip(300, card, seeded(0))  # training has nothing to do with it
+    assert np.array_equal(drawn, clips.dense_clip(300, 32, 2, seeded(0)))
+
+
 def test_dense_starts_are_uniform() -> None:
     """20 frames, a window of 17: starts 0, 1, 2 and 3 come equally often."""
     generator = seeded(0)

@@ -119,5 +119,5 @@ def test_costs_in_the_site_are_those_that_show_prints() -> None:
     """`test_cli` compares the same figures with what `show` prints."""
     text = (ROOT / "docs" / "networks.md").read_text("utf-8")
     for _, _, r50, r101 in ROWS:
-        cells = [f"{figures[0]:.3f} M, {figures[1]:.3f} G" for figures in (r50, r101)]
+        cells = [f"{f[0]:.3f} M, {f[1]:.3f} G | {f[2]:.3f} G" for f in (r50, r101)]
         assert f"| {' | '.join(cells)} |" in text

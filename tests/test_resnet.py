@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nonlocalnet.layers import BatchNorm3d, Conv3d, MaxPool3d
-from nonlocalnet.resnet import STEMS, BasicBlock, Bottleneck, ResNet3d
+from nonlocalnet.layers import Affine3d, BatchNorm3d, Conv3d, MaxPool3d
+from nonlocalnet.resnet import STEMS, BasicBlock, Bottleneck, ResNet3d, StrideOn
 
 KERNELS = [  # kernel, stride, padding: those of the networks, and some that fall through
     ((1, 7, 7), (2, 2, 2), (0, 3, 3)),
@@ -135,14 +135,16 @@ def test_pool1_without_padding_is_caffe2s_55() -> None:
     assert shapes == [(4, 55, 55)] * 2
 
 
+@pytest.mark.parametrize("stride_on", ["3x3", "1x1"])
 @pytest.mark.parametrize("stem", STEMS)
-def test_grid_is_where_the_gradient_lies(stem: str) -> None:
+def test_grid_is_where_the_gradient_lies(stem: str, stride_on: StrideOn) -> None:
     """A cell's centre by `grid` is the middle of the clip's part it depends on.
 
     With all-one kernels and no norm the support of the gradient is the receptive field, which is
     symmetric around the centre wherever it does not touch the border.
     """
-    model = ResNet3d(Bottleneck, (1, 1, 1), stem, width=1, num_classes=2).double()
+    sizes = {"width": 1, "num_classes": 2, "stride_on": stride_on}
+    model = ResNet3d(Bottleneck, (1, 1, 1), stem, **sizes).double()
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm3d):
             parent, _, child = name.rpartition(".")
@@ -159,12 +161,73 @@ def test_grid_is_where_the_gradient_lies(stem: str) -> None:
     y = model.layer2(model.pool2(model.layer1(y)))
     cell = [s // 2 for s in y.shape[2:]]
     (gradient,) = torch.autograd.grad(y[(0, slice(None), *cell)].sum(), x)
-    plain = ResNet3d(Bottleneck, (1, 1, 1), stem, width=1, num_classes=2)
+    plain = ResNet3d(Bottleneck, (1, 1, 1), stem, **sizes)
     for axis, ((stride, offset), i) in enumerate(zip(plain.grid("layer2.0"), cell, strict=True)):
         others = [a for a in range(5) if a != axis + 2]
         support = gradient.abs().sum(others).nonzero().flatten()
         assert int(support[0]) > 0 or axis == 0
         assert offset + stride * i == (int(support[0]) + int(support[-1])) / 2
+
+
+def test_the_stride_may_be_on_either_convolution() -> None:
+    """Same weights, shapes and grid, and another network: the 1x1 drops three of four places."""
+    nets = {
+        on: ResNet3d(Bottleneck, (2, 2, 2), "paper", width=4, stride_on=on).eval()
+        for on in ("3x3", "1x1")
+    }
+    kept, early = nets["3x3"], nets["1x1"]
+    early.load_state_dict(kept.state_dict())
+    for stage in ("layer2", "layer3"):
+        first, second = (getattr(early.get_submodule(f"{stage}.0"), n) for n in ("conv1", "conv2"))
+        assert (first.stride, second.stride) == ((1, 2, 2), (1, 1, 1))
+        first, second = (getattr(kept.get_submodule(f"{stage}.0"), n) for n in ("conv1", "conv2"))
+        assert (first.stride, second.stride) == ((1, 1, 1), (1, 2, 2))
+        for i in range(2):
+            assert early.grid(f"{stage}.{i}") == kept.grid(f"{stage}.{i}")
+    shapes: dict[str, list[tuple[int, ...]]] = {"3x3": [], "1x1": []}
+    for on, model in nets.items():
+        for name in ("layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"):
+            model.get_submodule(name).register_forward_hook(
+                lambda m, i, o, on=on: shapes[on].append(tuple(o.shape))
+            )
+    for side in (64, 50):  # odd maps too
+        x = torch.randn(1, 3, 8, side, side)
+        for module in (*kept.modules(), *early.modules()):
+            if isinstance(module, Bottleneck):
+                nn.init.ones_(module.bn3.weight)
+        with torch.no_grad():
+            assert not torch.allclose(kept(x), early(x), atol=1e-6)
+    assert shapes["3x3"] == shapes["1x1"]
+    with pytest.raises(ValueError, match="its stride is on the 3x3"):
+        ResNet3d(BasicBlock, (1, 1), width=4, stride_on="1x1")
+    with pytest.raises(ValueError, match="'3x3' or '1x1', not '7x7'"):
+        ResNet3d(Bottleneck, (1, 1), width=4, stride_on="7x7")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [Bottleneck, BasicBlock])
+def test_constants_for_norms_are_not_trained(block: type[BasicBlock | Bottleneck]) -> None:
+    torch.manual_seed(0)
+    model = ResNet3d(block, (2, 2), "tiny", width=4, num_classes=3, dropout=0.0, norm="affine")
+    assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm3d)]
+    learned = {n.rpartition(".")[0] for n, _ in model.named_parameters()}
+    kinds = {type(model.get_submodule(name)) for name in learned}
+    assert kinds == {Conv3d, nn.Linear}
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, Affine3d)}
+    twin = ResNet3d(block, (2, 2), "tiny", width=4, num_classes=3, norm="batch")
+    assert list(norms) == [n for n, m in twin.named_modules() if isinstance(m, nn.BatchNorm3d)]
+    for name, buffer in model.named_buffers():
+        nn.init.uniform_(buffer, 0.5, 1.0)
+        assert name.rpartition(".")[0] in norms
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    x = torch.randn(2, 3, 2, 16, 16)
+    with torch.no_grad():
+        still = model.eval()(x)
+    torch.testing.assert_close(model.train()(x), still)  # no statistics of the batch
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
+    model(x).square().sum().backward()
+    optimiser.step()
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    assert not torch.allclose(model(x), still)
 
 
 class _Mean(nn.Module):
@@ -193,5 +256,9 @@ def test_wrong_input_is_told() -> None:
             model.grid(name)
     with pytest.raises(ValueError, match="there are paper, caffe2-32"):
         ResNet3d(Bottleneck, (1,), "vgg")
+    with pytest.raises(ValueError, match="norm is one of batch, affine, not 'group'"):
+        ResNet3d(Bottleneck, (1,), norm="group")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="head is one of global, 7x7-softmax, 7x7-logits"):
+        ResNet3d(Bottleneck, (1,), head="8x8")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\(N, 3, T, H, W\)"):
         ResNet3d(Bottleneck, (1,), width=2)(torch.zeros(1, 3, 8, 8))

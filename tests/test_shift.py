@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nonlocalnet.shift import TemporalShift
+from nonlocalnet.shift import Direction, TemporalShift
 
 
 def test_moves_the_channels_the_paper_moves() -> None:
@@ -15,11 +15,28 @@ def test_moves_the_channels_the_paper_moves() -> None:
     assert torch.equal(y[2:], x.flatten(2)[0, 2:])
 
 
-def test_frames_in_the_batch_are_the_same() -> None:
+@pytest.mark.parametrize("fraction", [2, 4, 8])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_online_the_past_alone_is_seen(fraction: int, frames: int) -> None:
+    """Frame after frame, the first channels exchanged for those kept of the frame before."""
+    x = torch.randn(2, 16, frames, 3, 2)
+    kept = torch.zeros(2, 16 // fraction, 3, 2)
+    shifted = TemporalShift(fraction, direction="past")
+    y = shifted(x)
+    for t in range(frames):
+        frame = x[:, :, t]
+        assert torch.equal(y[:, :, t], torch.cat([kept, frame[:, 16 // fraction :]], dim=1))
+        kept = frame[:, : 16 // fraction]
+    assert "future" not in repr(shifted)
+    assert "future" in repr(TemporalShift(fraction))
+
+
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_frames_in_the_batch_are_the_same(direction: Direction) -> None:
     x = torch.randn(2, 16, 5, 3, 3)
     flat = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
-    want = TemporalShift(4)(x).transpose(1, 2).flatten(0, 1)
-    assert torch.equal(TemporalShift(4, frames=5)(flat), want)
+    want = TemporalShift(4, direction=direction)(x).transpose(1, 2).flatten(0, 1)
+    assert torch.equal(TemporalShift(4, frames=5, direction=direction)(flat), want)
 
 
 def test_input_is_left_alone_and_gradients_flow_back_shifted() -> None:
@@ -43,5 +60,7 @@ def test_wrong_features_are_told() -> None:
         TemporalShift(1)
     with pytest.raises(ValueError, match="at least 1, not 0"):
         TemporalShift(frames=0)
+    with pytest.raises(ValueError, match="'both' or 'past', not 'future'"):
+        TemporalShift(direction="future")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1/8 of 4 channels is none"):
         TemporalShift(8)(torch.zeros(1, 4, 2, 2, 2))
