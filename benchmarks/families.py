@@ -138,23 +138,29 @@ def loading(rounds: int = 9) -> list[dict[str, Any]]:
     return rows
 
 
+ERRORS = ("eager", "compiled", "channels_last clips", "channels-first weights")
+
+
 def table(result: dict[str, Any]) -> str:
-    lines = [
-        "| family | network | blocks | error | compiled | channels-last clips |"
-        " channels-first weights |",
-        "|---|---|---|---|---|---|---|",
+    networks = result["networks"]
+    lines = ["| family | networks | largest error | compiled |", "|---|---|---|---|"]
+    for family, title in TITLES.items():
+        rows = [row for row in networks.values() if row["family"] == family]
+        with_blocks = sum(row["blocks"] > 0 for row in rows)
+        told = f"{len(rows)}, {with_blocks} with blocks"
+        worst = [f"{max(row[key] for row in rows):.1e}" for key in ERRORS[:2]]
+        lines.append(f"| {title} | {told} | {' | '.join(worst)} |")
+    lines += [
+        "",
+        "| network | error | compiled | channels-last clips | channels-first weights |",
+        "|---|---|---|---|---|",
     ]
-    for name, row in result["networks"].items():
-        network = f"{row['network']} (`{name}`)"
-        errors = [
-            f"{row[key]:.1e}" if key in row else ""
-            for key in ("eager", "compiled", "channels_last clips", "channels-first weights")
-        ]
-        title = TITLES[row["family"]]
-        lines.append(f"| {title} | {network} | {row['blocks']} | {' | '.join(errors)} |")
-    backends = sorted({row["backend"] for row in result["networks"].values() if "backend" in row})
-    lines.append("")
+    for name, row in networks.items():
+        errors = [f"{row[key]:.1e}" if key in row else "" for key in ERRORS]
+        lines.append(f"| {name} | {' | '.join(errors)} |")
+    backends = sorted({row["backend"] for row in networks.values() if "backend" in row})
     on = result["machine"]
+    lines.append("")
     lines.append(
         f"{on['cpu']}, {on['threads']} thread, torch {on['torch']}, {on['date']};"
         f" compiled by {', '.join(backends)}."

@@ -36,7 +36,20 @@ InflateBlocks = Literal["half", "all"]
 
 @dataclass(frozen=True)
 class Body:
-    """What a network is apart from its non-local blocks. None is the rule of its kind or size."""
+    """What a network is apart from its non-local blocks. A network has those that it can use.
+
+    Args:
+        num_classes: outputs of the head.
+        stem: a key of `STEMS`. None: "paper" for C2D and I3D, "image" for SlowOnly and TSM.
+        width: channels of res2's 1x3x3; None is the size's own (64; 16 for tiny).
+        dropout: before the head.
+        inflate_style: I3D's "3x1x1" (the paper's best) or "3x3x3".
+        inflate_blocks: one kernel in every other residual block ("half"), or in "all".
+        stride_on: the convolution of a bottleneck that halves the picture, "3x3" or "1x1".
+        backbone_norm: "batch", or "affine" constants.
+        head: where it averages, one of `head.HEADS`.
+        shift: TSM's from "both" sides, or from the "past" alone.
+    """
 
     num_classes: int = 400
     stem: str | None = None
@@ -213,17 +226,8 @@ def create_model(
             one block right before its last residual block; "tsm" or "slowfast" for the five
             of those codebases; or names such as ("layer2.1",).
         preset: a key of `PRESETS`, whose options hold where no other is given here.
-        stem: a key of `STEMS`. None: "paper" for C2D and I3D, "image" for SlowOnly and TSM.
-        width: channels of res2's 1x3x3; None is the size's own (64; 16 for tiny).
-        dropout: before the head.
-        inflate_style: I3D's "3x1x1" (the paper's best) or "3x3x3".
-        inflate_blocks: one kernel in every other residual block ("half"), or in "all".
-        stride_on: the convolution of a bottleneck that halves the picture, "3x3" or "1x1".
-        backbone_norm: "batch", or "affine" constants.
-        head: where it averages, one of `head.HEADS`.
-        shift: TSM's from "both" sides, or from the "past" alone.
-        temporal_groups: frames that see each other in the blocks of a stage, {"layer2": 4}.
-        options: those of `NonLocalBlock`, `pairwise` among them.
+        options: those of `Body` and of `NonLocalBlock`, `pairwise` among them; and temporal_groups,
+            how many frames see each other in the blocks of a stage, such as {"layer2": 4}.
 
     Raises:
         ValueError: a name, number or option that does not exist or fit, with those that do.
