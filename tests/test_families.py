@@ -56,8 +56,8 @@ def tolerance(golden: Peer) -> float:
 
     Networks with softmax blocks magnify rounding here (README of the files): computed in float64
     they differ from what the other codebase gave in float32 by up to 1.4e-3, which is that
-    codebase's own rounding, so no correct network is surely within 1e-3. The smallest of the
-    faults planted below makes 30 times the 2e-3 that is allowed.
+    codebase's own rounding, so no correct network is surely within 1e-3. Each of the faults
+    planted below makes more than 500 times the 2e-3 that is allowed.
     """
     kind = (golden.meta["facts"].get("nl") or {}).get("kind", "")
     return 2e-3 if kind in ("softmax", "embedded_gaussian") else 1e-4
@@ -211,7 +211,7 @@ def test_a_fault_shows(fault: str, tmp_path: Path) -> None:
     golden.write(tmp_path / "x")
     model = load(tmp_path / "x", preset=NETWORKS[name][0])
     plant(model)
-    assert error(golden, run(model, golden)) > 30 * tolerance(golden)
+    assert error(golden, run(model, golden)) > 500 * tolerance(golden)
 
 
 FILES = ("blocks_alexhex7", "blocks_ptv")
