@@ -241,8 +241,8 @@ def create_model(
     kind, size = table[name]
     given: dict[str, Any] = {**(PRESETS[preset].options if preset else {}), **options}
     body, used, rest = _body(name, kind, num_classes, given)
-    if preset and non_local == 5:
-        non_local = PRESETS[preset].five
+    if preset and non_local == 5 and PRESETS[preset].five in SIZES[size].positions:
+        non_local = PRESETS[preset].five  # depths that the codebase has not keep the house's five
     positions = block_positions(size, non_local)
     model = kind(size, body)
     groups = rest.get("temporal_groups", {})

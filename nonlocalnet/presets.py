@@ -50,7 +50,8 @@ _SEGMENTS = {"frames": 8, "stride": 1, "sampling": "segments", **_IMAGENET}
 _8X8 = {"frames": 8, "stride": 8}
 
 _SLOWFAST = {**_FACEBOOK, "stem": "slowfast", "head": "7x7-softmax"}
-# MMAction2 goes on from the beginning of a short video, and averages softmax scores everywhere.
+# MMAction2 goes on from the beginning of a short video. It averages softmax scores, but for the
+# networks with TSN's head, which takes all frames of all clips and crops for one.
 _MMACTION = {"beyond": "wrap", **_IMAGENET}
 _MMACTION_SEGMENTS = {**_SEGMENTS, "beyond": "wrap", "clips": 1, "aggregate": "softmax"}
 _MMACTION_I3D = {**_AFTER, "stem": "mmaction-i3d", "out_bias": False}
@@ -114,6 +115,13 @@ PRESETS: dict[str, Preset] = {
         "slowfast",
         networks=("c2d_resnet50",),
     ),
+    "slowfast-nopool-dot": Preset(
+        "PySlowFast without the pooling after res2, with dot-product blocks (its SLOW_NLN)",
+        {**_SLOWFAST, **_DOT, "stem": "image"},
+        _8X8,
+        "slowfast",
+        networks=("slowonly_resnet50",),
+    ),
     "pytorchvideo": Preset(
         "PyTorchVideo, 8 frames, stride 8: PySlowFast's layers, logits averaged over places",
         {**_SLOWFAST, "head": "7x7-logits"},
@@ -146,7 +154,7 @@ PRESETS: dict[str, Preset] = {
     "mmaction-c2d-nopool": Preset(
         "MMAction2's C2D without pooling in time: an image network, its frames averaged",
         {**_MMACTION_I3D, "stem": "image"},
-        {**_8X8, **_MMACTION},
+        {**_8X8, **_MMACTION, "aggregate": "logits"},
         networks=("c2d_resnet50", "c2d_resnet101"),
     ),
     "mmaction-tsm": Preset(
@@ -183,6 +191,13 @@ PRESETS: dict[str, Preset] = {
         {**_SEGMENTS, "clips": 2, "aggregate": "logits"},
         "tsm",
         networks=("tsm_resnet50", "tsm_resnet101", "tsm_mobilenetv2"),
+    ),
+    "tsn": Preset(
+        "mit-han-lab's TSN, 8 segments: TSM without shifts",
+        {**_AFTER, "stem": "image"},
+        {**_SEGMENTS, "clips": 2, "aggregate": "logits"},
+        "tsm",
+        networks=("c2d_resnet50", "c2d_resnet101"),
     ),
     "tsm-online": Preset(
         "mit-han-lab's online TSM: a frame sees the past alone",

@@ -32,7 +32,7 @@ NARROW: dict[str, tuple[Family, str, int | str, str, bool]] = {
     "mmaction": (mmaction2.FAMILY, "i3d_resnet50", 5, "mmaction-i3d-dot", True),
     "mmaction heavy": (mmaction2.FAMILY, "i3d_resnet50", 0, "mmaction-i3d-heavy", False),
     "mmaction slowonly": (mmaction2.FAMILY, "slowonly_resnet50", 5, "mmaction-slowonly", True),
-    "tsn": (tsm.FAMILY, "c2d_resnet50", 0, "tsm", False),
+    "tsn": (tsm.FAMILY, "c2d_resnet50", 0, "tsn", False),
     "mmaction mobilenet": (mmaction2.MOBILENET, "tsm_mobilenetv2", 0, "mmaction-tsm", False),
     "digits": (alexhex7.FAMILY, "digits", 2, "alexhex7-dot", True),
 }
@@ -184,6 +184,40 @@ def test_functions_that_tensors_tell(pairwise: str, tmp_path: Path) -> None:
     tensors = {str(theirs(n)): t for n, t in model.state_dict().items()}
     told = card_of(load(written(tensors, tmp_path / "x"))).architecture
     assert (told["pairwise"], told["scale"]) == (pairwise, None)
+
+
+def test_a_network_without_shifts_sees_every_frame(tmp_path: Path) -> None:
+    """mit-han-lab's TSN: an image network, the logits of its frames averaged."""
+    _, tensors, _ = narrow("tsn")
+    model = load(written(tensors, tmp_path / "x.pth"))
+    x = torch.randn(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        frames = torch.stack([model(x[:, :, t : t + 1]) for t in range(8)])
+        torch.testing.assert_close(model(x), frames.mean(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arch", "kind", "stem"),
+    [
+        ("c2d", "softmax", "slowfast"),
+        ("i3d", "dot_product", "slowfast"),
+        ("2d", "softmax", "image"),
+        ("c2d_nopool", "softmax", "image"),
+        ("i3d_nopool", "dot_product", "image"),
+        ("slow", "dot_product", "image"),
+    ],
+)
+def test_every_architecture_of_pyslowfast(arch: str, kind: str, stem: str, tmp_path: Path) -> None:
+    """Which of them pool after res2, and how they relate places; the clip that they name."""
+    _, tensors, _ = narrow("pyslowfast")
+    cfg = f"DATA:\n  NUM_FRAMES: 16\n  SAMPLING_RATE: 4\nMODEL:\n  ARCH: {arch}\n"
+    cfg += f"NONLOCAL:\n  INSTANTIATION: {kind}\n"
+    card = card_of(load(written(tensors, tmp_path / "x.pyth", cfg=cfg)))
+    told = card.architecture
+    assert (told["stem"], card.frames, card.stride) == (stem, 16, 4)
+    dot = kind == "dot_product"
+    assert told.get("pairwise", "embedded_gaussian") == (kind if dot else "embedded_gaussian")
+    assert told["scale"] == (None if dot else "1/sqrt(d)")
 
 
 def test_another_pattern_of_shifts_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ BLOCKS: dict[str, tuple[str, bool, bool, type[nn.Module] | None, tuple[str, ...]
     "slowfast": ("before", True, True, nn.BatchNorm1d, LATE),
     "slowfast-dot": ("before", False, True, nn.BatchNorm1d, LATE),
     "slowfast-nopool": ("before", True, True, nn.BatchNorm1d, LATE),
+    "slowfast-nopool-dot": ("before", False, True, nn.BatchNorm1d, LATE),
     "pytorchvideo": ("before", True, True, nn.BatchNorm1d, LATE),
     "mmaction-i3d": ("after", False, False, nn.BatchNorm1d, LATE),
     "mmaction-i3d-dot": ("after", False, False, nn.BatchNorm1d, LATE),
@@ -48,6 +49,7 @@ BLOCKS: dict[str, tuple[str, bool, bool, type[nn.Module] | None, tuple[str, ...]
     "mmaction-slowonly": ("after", True, False, nn.BatchNorm1d, EARLY),
     "mmaction-slowonly-dot": ("after", False, False, nn.BatchNorm1d, EARLY),
     "tsm": ("after", False, True, nn.BatchNorm1d, EARLY),
+    "tsn": ("after", False, True, nn.BatchNorm1d, EARLY),
     "alexhex7": ("after", False, True, nn.BatchNorm1d, ("conv_1", "conv_2")),
     "alexhex7-dot": ("after", False, True, nn.BatchNorm1d, ("conv_1", "conv_2")),
 }
@@ -64,6 +66,7 @@ GEOMETRY = {
     "slowfast": ("8x8", 56, 8, 4),
     "slowfast-dot": ("8x8", 56, 8, 4),
     "slowfast-nopool": ("8x8", 56, 8, 8),
+    "slowfast-nopool-dot": ("8x8", 56, 8, 8),
     "pytorchvideo": ("8x8", 56, 8, 4),
     "mmaction-i3d": ("32x2", 56, 8, 4),
     "mmaction-i3d-dot": ("32x2", 56, 8, 4),
@@ -75,6 +78,7 @@ GEOMETRY = {
     "mmaction-slowonly": ("4x16", 56, 4, 4),
     "mmaction-slowonly-dot": ("4x16", 56, 4, 4),
     "tsm": ("8 segments", 56, 8, 8),
+    "tsn": ("8 segments", 56, 8, 8),
 }
 
 
@@ -156,12 +160,14 @@ def test_what_the_cards_say() -> None:
     assert {n for n, c in cards.items() if c.starts == "share"} == caffe2
     assert {n for n, c in cards.items() if c.beyond == "wrap"} == caffe2 | mmaction
     imagenet = {n for n, c in cards.items() if c.mean == (0.485, 0.456, 0.406)}
-    assert imagenet == {*mmaction, "tsm", "tsm-online"}
+    assert imagenet == {*mmaction, "tsm", "tsn", "tsm-online"}
     assert {c.mean for n, c in cards.items() if n not in imagenet} == {Card().mean}
-    assert {n for n, c in cards.items() if c.aggregate == "logits"} == {"tsm", "tsm-online"}
+    # TSN's head in MMAction2's C2D takes the frames of all views for one clip's
+    logits = {"tsm", "tsn", "tsm-online", "mmaction-c2d-nopool"}
+    assert {n for n, c in cards.items() if c.aggregate == "logits"} == logits
     heads = {n: c.architecture.get("head") for n, c in cards.items()}
     windowed = {n for n, head in heads.items() if head == "7x7-softmax"}
-    assert windowed == caffe2 | {"slowfast", "slowfast-dot", "slowfast-nopool"}
+    assert windowed == caffe2 | {n for n in PRESETS if n.startswith("slowfast")}
     assert heads["pytorchvideo"] == "7x7-logits"
 
 
@@ -204,6 +210,11 @@ def test_what_is_said_besides_the_preset_wins() -> None:
     # five of PySlowFast's at depth 101 are its own, any other number is the paper's
     deep = build("i3d_resnet101", non_local=5, preset="slowfast")
     assert tuple(blocks(deep)) == LATE
+    # a depth that PySlowFast has not keeps our own five
+    small = build("i3d_resnet18", non_local=5, preset="slowfast")
+    assert tuple(blocks(small)) == SIZES["resnet18"].positions[5]
+    with pytest.raises(ValueError, match="mobilenetv2 has documented positions for 0"):
+        build("tsm_mobilenetv2", non_local=5, preset="tsm")
     one = build("i3d_resnet101", non_local=1, preset="slowfast")
     assert list(blocks(one)) == ["layer3.21"]
 

@@ -44,7 +44,8 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     if told.get("backbone_norm") == "affine":
         return ("caffe2-32x4-affine", "caffe2-128x1-affine", "lfb")
     if told["non_local"]:  # of video-long-term-feature-banks only these are published
-        return ("caffe2-8x8", "caffe2-32x2", "lfb", "slowfast", "slowfast-dot", "slowfast-nopool")
+        ours = ("caffe2-8x8", "caffe2-32x2", "lfb")
+        return (*ours, "slowfast", "slowfast-dot", "slowfast-nopool", "slowfast-nopool-dot")
     return ("caffe2-8x8", "caffe2-32x2", "slowfast", "slowfast-nopool")
 
 

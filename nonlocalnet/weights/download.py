@@ -203,7 +203,8 @@ def _check_hash(row: Published, partial: Path) -> None:
         raise UserError(
             f"{partial} has the sha256 {found[:16]}..., but that of {row.url} begins with"
             f" {row.sha256}: delete it and start again; if the next one is the same, its publisher"
-            " has replaced it, and `nonlocalnet convert` reads it all the same"
+            f" has replaced it, and `nonlocalnet convert` with --preset {row.preset} reads it all"
+            " the same, without the table's frames, views and class names"
         )
 
 
@@ -229,10 +230,7 @@ def _complete_card(model: nn.Module, row: Published) -> None:
 
 
 def _by_hand(row: Published, path: Path) -> str:
-    return (
-        f"a file fetched in another way can be put at {path}, or converted with: nonlocalnet"
-        f" convert FILE {row.name}.safetensors --preset {row.preset}"
-    )
+    return f"put a file fetched in another way at {path} and give the same command again"
 
 
 def _interrupted(row: Published, reason: str, done: int, total: int | None) -> UserError:

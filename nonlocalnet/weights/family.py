@@ -19,13 +19,14 @@ class Family:
 
     title: how messages call it. names: its tensors and ours. presets: which networks the tensors
     fit; one of them is taken, of several the caller chooses. shift: how the name of a tensor shows
-    that its layer is shifted.
+    that its layer is shifted. card: what the file says of its clips, as fields of `Card`.
     """
 
     title: str
     names: Names
     presets: Presets
     shift: str = ""
+    card: Callable[[Mapping[str, str]], dict[str, Any]] = lambda notes: {}
 
 
 def has_dot(told: Mapping[str, Any]) -> bool:

@@ -74,7 +74,8 @@ def load_foreign(
     )
     if family.shift:
         _check_shifts(model, shifted, path)
-    card = dataclasses.replace(card_of(model), **PRESETS[chosen].card)
+    said = {**PRESETS[chosen].card, **family.card(container.notes)}
+    card = dataclasses.replace(card_of(model), **said)
     names = tuple(container.notes.get("meta.dataset_meta.classes", "").splitlines())
     if len(names) == (num_classes or classes) == classes:
         card = dataclasses.replace(card, classes=names)

@@ -13,6 +13,8 @@ from . import pytorchvideo
 from .family import Family, has_dot, setting
 from .names import Names
 
+# of MODEL.ARCH, those that pool in time after res2; "2d", "slow", "c2d_nopool" and others do not
+POOLED = ("c2d", "i3d")
 _BLOCK, _PATH = "layer{L}.{i}", "s{S}.pathway0_"
 ROWS = [
     ("s1.pathway0_stem.conv.{p}", "conv1.{p}"),
@@ -37,21 +39,28 @@ ROWS = [
 def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
     text = notes.get("cfg", "")
     arch = setting(text, "ARCH")
-    candidates = ["slowfast", "slowfast-nopool"]
+    candidates: tuple[str, ...] = ("slowfast", "slowfast-nopool")
     if arch is not None:
-        candidates = ["slowfast-nopool" if arch.startswith("slow") else "slowfast"]
-    if not has_dot(told):
-        return tuple(candidates)
-    kind = setting(text, "INSTANTIATION")
-    if kind is None:
-        return (*candidates, "slowfast-dot")
-    return ("slowfast-dot",) if kind == "dot_product" else tuple(candidates)
+        candidates = ("slowfast",) if arch in POOLED else ("slowfast-nopool",)
+    kind = setting(text, "INSTANTIATION") if has_dot(told) else "softmax"
+    if kind == "softmax":
+        return candidates
+    dot = tuple(f"{name}-dot" for name in candidates)
+    return dot if kind == "dot_product" else (*candidates, *dot)
 
 
-FAMILY = Family("PySlowFast", Names(ROWS), _presets)
+def _card(notes: Mapping[str, str]) -> dict[str, Any]:
+    """The clip that the settings name."""
+    told = {"frames": "NUM_FRAMES", "stride": "SAMPLING_RATE"}
+    found = {field: setting(notes.get("cfg", ""), key) for field, key in told.items()}
+    return {field: int(said) for field, said in found.items() if said and said.isdecimal()}
+
+
+FAMILY = Family("PySlowFast", Names(ROWS), _presets, card=_card)
 # its own wrapper around PyTorchVideo's network: the same names behind "model."
 BY_PYTORCHVIDEO = Family(
     "PySlowFast (built by PyTorchVideo)",
     Names([(f"model.{theirs}", ours) for theirs, ours in pytorchvideo.ROWS]),
     _presets,
+    card=_card,
 )

@@ -57,7 +57,7 @@ def _mobilenet(prefix: str, head: str) -> list[tuple[str, str]]:
 
 
 def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
-    return ("tsm",)
+    return ("tsn",) if str(told["name"]).startswith("c2d") else ("tsm",)
 
 
 FAMILY = Family("mit-han-lab's TSM", Names(_resnet()), _presets, shift=".net.")
