@@ -149,7 +149,8 @@ def run_test(
         data: class_name/*.mp4. Where the run was trained on this folder, its validation videos
             are tested; else those of val/; else all.
         views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
-        out: The report; None is test.html in the run. Its figures go beside it as JSON.
+        out: The report; None is test.html in the run, or here for a published model. Its figures go
+            beside it as JSON.
         device: Where the network runs; None is the best there is.
         workers: Processes that read videos.
         verify: First let the network pass the self-test in its file (see convert).
@@ -157,9 +158,13 @@ def run_test(
     clips, crops = parse_views(views)
     check_output("--out", out, ".html", ".htm")
     from .exam import examine
+    from .weights import load
 
+    path = find_run(run)
+    if verify:
+        load(path, verify=True)
     exam = examine(
-        find_run(run, verify),
+        path,
         data,
         clips,
         crops,
@@ -205,7 +210,7 @@ def predict(
     from .prediction import find_videos, predictions
     from .weights import load
 
-    model = load(find_run(run, verify), best_device(device))
+    model = load(find_run(run), best_device(device), verify=verify)
     count = len(find_videos(videos)) - 1  # for one video no process is worth its start
     reading = min(count, reading_processes(workers)) if workers is None else workers
     broken = 0
@@ -237,7 +242,7 @@ def attend(
             1.2s:0.40,0.55; may be given several times. Without any, telling places are chosen.
         block: Name of the residual block that the non-local block follows; None is the last one.
         top: How many of the most attended positions to draw.
-        out: The picture; None is attention.png in the run.
+        out: The picture; None is attention.png in the run, or here for a published model.
         device: Where the network runs; None is the best there is.
         verify: First let the network pass the self-test in its file (see convert).
     """
@@ -253,7 +258,7 @@ def attend(
     if top < 1:
         raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
     sights = attend_video(
-        load(find_run(run, verify), best_device(device)), video, places, block, top
+        load(find_run(run), best_device(device), verify=verify), video, places, block, top
     )
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
     draw(sights, out)

@@ -104,23 +104,18 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
-def find_run(run: Path, verify: bool = False) -> Path:
+def find_run(run: Path) -> Path:
     """The run or checkpoint itself, or that of a published model by its name, fetched if need be.
 
-    A file or folder of that name comes first. Raises `UserError` if it cannot be fetched, or if it
-    fails the self-test that `verify` asks for.
+    A file or folder of that name comes first. Raises `UserError` if it cannot be fetched.
     """
     name = str(run)
-    if not run.exists() and name in PUBLISHED:
-        from .weights.download import ready
+    if run.exists() or name not in PUBLISHED:
+        return run
+    from .weights.download import ready
 
-        with download_bar(name) as progress:
-            run = ready(name, progress=progress)
-    if verify:
-        from .weights import load
-
-        load(run, verify=True)
-    return run
+    with download_bar(name) as progress:
+        return ready(name, progress=progress)
 
 
 def find_network(model: str, network: Network) -> nn.Module:
@@ -129,11 +124,14 @@ def find_network(model: str, network: Network) -> nn.Module:
     Raises `UsageError` if there is none.
     """
     if (model and Path(model).exists()) or model in PUBLISHED:
-        if network != Network():
-            raise UsageError(f"{model} is a trained network; leave out the flags that build one")
+        if dataclasses.replace(network, preset=None) != Network():
+            raise UsageError(
+                f"{model} is a trained network; leave out the flags that build one (--preset may"
+                " stay, where its file fits several)"
+            )
         from .weights import load
 
-        return load(find_run(Path(model)))
+        return load(find_run(Path(model)), preset=network.preset)
     if model not in {**MODELS, **IMAGE_MODELS}:
         raise UsageError(
             f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}, and"

@@ -77,7 +77,8 @@ def _show_presets() -> int:
     """What each preset is; and what its main network costs, without blocks and with them."""
     from .cost import cost as count
 
-    show_table(("preset", ""), [[name, p.text] for name, p in PRESETS.items()], (), whole=(0,))
+    first = [[name, p.networks[0], p.text] for name, p in PRESETS.items()]
+    show_table(("preset", "main network", ""), first, (), whole=(0, 1))
     say("")
     rows = []
     with progress_bar("presets") as report:
@@ -88,14 +89,12 @@ def _show_presets() -> int:
             for non_local in _counts(network):
                 with torch.device("meta"):
                     built = create_model(network, non_local=non_local, preset=name)
-                clip = input_shape(card_of(built))
-                total = count(built, clip)[-1]
+                total = count(built, input_shape(card_of(built)))[-1]
                 cells += [f"{total.parameters / 1e6:.3f} M", f"{total.multiply_adds / 1e9:.3f} G"]
-            rows.append(
-                [name, network, " x ".join(map(str, clip)), *cells, *[""] * (4 - len(cells))]
-            )
-    heads = ("preset", "network", "input", "parameters", "multiply-adds", "with blocks", "")
-    show_table(heads, rows, right=(3, 4, 5, 6), whole=(0, 3, 4, 5, 6))
+            rows.append([name, *cells, *[""] * (4 - len(cells))])
+    heads = ("main network of", "parameters", "multiply-adds", "with blocks", "")
+    show_table(heads, rows, right=(1, 2, 3, 4), whole=(0, 1, 2, 3, 4))
+    say("for one clip of the preset's frames, as in training")
     say("with blocks: 5 non-local ones where the codebase puts them, 2 in digits")
     say("one network of a preset: nonlocalnet show i3d_resnet50 --preset slowfast --non-local 5")
     return 0

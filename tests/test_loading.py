@@ -83,7 +83,7 @@ def test_recognised_and_bit_equal(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
     assert not again.training
     card = card_of(again)
-    assert card.source.endswith("x.pth")
+    assert card.source == f"x.pth, read as {preset}"
     made = dataclasses.replace(card, source="", architecture=card_of(model).architecture)
     assert made == card_of(model)
 
@@ -175,6 +175,75 @@ def test_settings_in_the_file_decide(
             told.get("pairwise", "embedded_gaussian")
             == ("embedded_gaussian", "dot_product")[preset]
         )
+
+
+# as yacs writes its settings, lists in lines, and as people do
+SETTINGS = """\
+DATA:
+  MEAN:
+  - 0.5
+  - 0.5
+  - 0.25
+  NUM_FRAMES: 4
+  SAMPLING_RATE: 16
+  STD: [0.1, 0.2, 0.3]
+DETECTION:
+  ALIGNED: true
+  ENABLE: false
+MODEL:
+  ARCH: i3d
+NONLOCAL:
+  GROUP:
+  - - 1
+  - - 1
+  INSTANTIATION: softmax
+  POOL:
+  - - - 1
+      - 2
+      - 2
+  - - - 1
+      - 2
+      - 2
+RESNET:
+  STRIDE_1X1: false
+"""
+
+
+def test_settings_that_change_the_network(tmp_path: Path) -> None:
+    """What a PySlowFast file says beside its tensors is followed, or refused, and never ignored."""
+    _, tensors, _ = narrow("pyslowfast")
+    card = card_of(load(written(tensors, tmp_path / "x", cfg=SETTINGS)))
+    assert (card.frames, card.stride) == (4, 16)
+    assert (card.mean, card.std) == ((0.5, 0.5, 0.25), (0.1, 0.2, 0.3))
+    strided = SETTINGS.replace("1X1: false", "1X1: true")
+    model = load(written(tensors, tmp_path / "x", cfg=strided))
+    assert model.get_submodule("layer2.0.conv1").stride == (1, 2, 2)
+    for old, new, says in (
+        ("  - - 1\n  INST", "  - - 4\n  INST", "NONLOCAL.GROUP"),
+        ("- - - 1\n      - 2", "- - - 2\n      - 2", "NONLOCAL.POOL"),
+        ("  ENABLE: false", "  ENABLE: true", "DETECTION"),
+    ):
+        assert old in SETTINGS
+        with pytest.raises(UserError, match=says):
+            load(written(tensors, tmp_path / "x", cfg=SETTINGS.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "frames", "stride"),
+    [
+        ("mmaction slowonly", "clip_len=8, frame_interval=8, num_clips=10", 8, 8),
+        ("mmaction mobilenet", "clip_len=1, frame_interval=1, num_clips=16", 16, 1),
+        ("mmaction mobilenet", "", 8, 1),
+    ],
+)
+def test_clips_of_mmaction2(
+    name: str, sample: str, frames: int, stride: int, tmp_path: Path
+) -> None:
+    _, tensors, preset = narrow(name)
+    cfg = f"train_pipeline = [dict({sample}, type='SampleFrames')]\n"
+    several = preset if NARROW[name][4] else None
+    card = card_of(load(written(tensors, tmp_path / "x", meta={"cfg": cfg}), preset=several))
+    assert (card.frames, card.stride) == (frames, stride)
 
 
 @pytest.mark.parametrize("pairwise", ["gaussian", "concatenation"])

@@ -417,8 +417,10 @@ def test_a_trained_network_as_the_model(folder: Path, whole: Path, tmp_path: Pat
     moved = {name for name in before if not torch.equal(before[name], state[name])}
     assert {n for n in moved if "non_local" not in n} == {"fc.weight", "fc.bias"}
     model.unlink()
+    again = train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+    assert any("is finished" in word for word in again.words)
     with pytest.raises(UserError, match="neither a file nor"):
-        train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+        train(folder, recipe, tmp_path / "new", quiet=True)
     other = replace(recipe, model=str(whole), non_local=1, pairwise="dot_product")
     with pytest.raises(UserError, match=r"as they are: leave out --non-local, --pairwise$"):
         train(folder, other, tmp_path / "other", quiet=True)

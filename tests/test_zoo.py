@@ -27,7 +27,9 @@ def test_convert(pickled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     line = f"convert {pickled} {out} --preset caffe2-8x8 --classes {names} --licence CC-BY-NC-4.0"
     assert cli.main(line.split()) == 0
     said = capsys.readouterr().out
-    assert re.search(r"i3d\.pkl: i3d_resnet50, 5 non-local blocks, [\d,]+ parameters\n", said)
+    assert re.search(
+        r"i3d\.pkl, read as caffe2-8x8: i3d_resnet50, 5 non-local blocks, [\d,]+ parameters\n", said
+    )
     assert "its self-test holds" in said
     model = load(out, verify=True)
     card = card_of(model)

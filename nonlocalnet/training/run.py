@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..card import card_of, set_card
+from ..card import Card, card_of, set_card
 from ..datasets import Sample, Split, read_folder
 from ..errors import UserError
 from ..machine import Machine, clips_that_fit, this_machine
-from ..models import MODELS
+from ..models import MODELS, create_model
 from ..recipes import FREE, Recipe, check
 from . import checkpoint
 from .plan import Plan, derive
@@ -85,7 +85,7 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
         _same_data(out, split)
     machine = this_machine(recipe.device)
     torch.manual_seed(recipe.seed)
-    network = make_network(recipe, len(split.classes))
+    network = _network(recipe, saved, len(split.classes))
     words = [f"{recipe.model} learns {_list(split.classes)}", *split.notes]
     if recipe.pretrained == recipe.model:
         words.append(f"starts from {recipe.model}, with a new head")
@@ -111,6 +111,16 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
         _write_start(run)
     fabric.barrier()
     return run
+
+
+def _network(recipe: Recipe, saved: dict[str, Any] | None, classes: int) -> nn.Module:
+    """The recipe's network; a run that began from a trained one goes on without its file."""
+    if saved is None or recipe.model in MODELS:
+        return make_network(recipe, classes)
+    card = Card.from_json(saved["plan"]["card"])
+    network = create_model(**card.architecture)
+    set_card(network, card)
+    return network
 
 
 def total(run: Run, sums: Tensor) -> Tensor:
@@ -256,6 +266,7 @@ def save_state(run: Run) -> None:
             "processes": plan.processes,
             "mean": plan.card.mean,
             "std": plan.card.std,
+            "card": card_of(run.network).to_json(),
         }
         state = {
             "model": run.network.state_dict(),

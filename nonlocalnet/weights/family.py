@@ -12,6 +12,8 @@ from .names import Names
 # of the arguments told by the tensors and of what else the file says: names of PRESETS
 Presets = Callable[[Mapping[str, Any], Mapping[str, str]], tuple[str, ...]]
 
+Notes = Callable[[Mapping[str, str]], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Family:
@@ -20,13 +22,16 @@ class Family:
     title: how messages call it. names: its tensors and ours. presets: which networks the tensors
     fit; one of them is taken, of several the caller chooses. shift: how the name of a tensor shows
     that its layer is shifted. card: what the file says of its clips, as fields of `Card`.
+    options: what it says of the architecture, as arguments of `create_model`; raises UserError for
+    what no network here can be.
     """
 
     title: str
     names: Names
     presets: Presets
     shift: str = ""
-    card: Callable[[Mapping[str, str]], dict[str, Any]] = lambda notes: {}
+    card: Notes = lambda notes: {}
+    options: Notes = lambda notes: {}
 
 
 def has_dot(told: Mapping[str, Any]) -> bool:
@@ -38,3 +43,10 @@ def setting(text: str, key: str) -> str | None:
     """The value of a key in the text of a configuration (YAML or Python); None if it has none."""
     match = re.search(rf"""\b{key}['"]?\s*[:=]\s*['"]?(\w+)""", text)
     return match[1] if match else None
+
+
+def numbers(text: str, section: str, key: str) -> list[float]:
+    """All numbers of a list, however nested, under section and key of a YAML text."""
+    block = re.search(rf"^{section}:\n((?:[ \t].*\n?)*)", text, re.MULTILINE)
+    value = re.search(rf"^ +{key}:(.*\n?(?: *-.*\n?)*)", block[1], re.MULTILINE) if block else None
+    return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", value[1])] if value else []

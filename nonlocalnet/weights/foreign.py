@@ -47,7 +47,7 @@ def load_foreign(
         if family.shift and family.shift in name and tensor.dim() > 1
     }
     try:
-        told = architecture(found, bool(shifted))
+        told = architecture(found, bool(shifted)) | family.options(container.notes)
     except UserError as error:
         raise UserError(f"{path} has {family.title} names, but {error}") from None
     chosen = choose(family, told, container.notes, preset, path)
@@ -79,7 +79,7 @@ def load_foreign(
     names = tuple(container.notes.get("meta.dataset_meta.classes", "").splitlines())
     if len(names) == (num_classes or classes) == classes:
         card = dataclasses.replace(card, classes=names)
-    set_card(model, dataclasses.replace(card, source=f"{family.title}, {path.name}"))
+    set_card(model, dataclasses.replace(card, source=f"{path.name}, read as {chosen}"))
     return model
 
 

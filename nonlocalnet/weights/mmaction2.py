@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..mobilenet import STAGES
-from .family import Family, has_dot
+from .family import Family, has_dot, setting
 from .names import Names
 
 _HEAD = ("cls_head.fc_cls.{p}", "fc.{p}")
@@ -80,5 +80,17 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     return (name,) if "mode='embedded_gaussian'" in text else (name, dot)
 
 
-FAMILY = Family("MMAction2", Names(_resnet()), _presets, shift=".net.")
-MOBILENET = Family("MMAction2 (MobileNetV2)", Names(_mobilenet()), _presets, shift=".net.")
+def _card(notes: Mapping[str, str]) -> dict[str, Any]:
+    """The clip that the settings' SampleFrames names; one frame of each of `num_clips` for TSM."""
+    text = notes.get("meta.cfg", "")
+    names = ("clip_len", "frame_interval", "num_clips")
+    length, stride, clips = (int(said) if said else 0 for said in (setting(text, n) for n in names))
+    if length > 1 and stride:
+        return {"frames": length, "stride": stride, "sampling": "dense"}
+    return {"frames": clips} if length == 1 and clips > 1 else {}
+
+
+FAMILY = Family("MMAction2", Names(_resnet()), _presets, shift=".net.", card=_card)
+MOBILENET = Family(
+    "MMAction2 (MobileNetV2)", Names(_mobilenet()), _presets, shift=".net.", card=_card
+)

@@ -6,11 +6,13 @@ caller does. Its .pkl files have Caffe2's names: see `caffe2`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UserError
 from . import pytorchvideo
-from .family import Family, has_dot, setting
+from .family import Family, has_dot, numbers, setting
 from .names import Names
 
 # of MODEL.ARCH, those that pool in time after res2; "2d", "slow", "c2d_nopool" and others do not
@@ -50,17 +52,41 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
 
 
 def _card(notes: Mapping[str, str]) -> dict[str, Any]:
-    """The clip that the settings name."""
+    """The clip and the colours that the settings name."""
+    text = notes.get("cfg", "")
     told = {"frames": "NUM_FRAMES", "stride": "SAMPLING_RATE"}
-    found = {field: setting(notes.get("cfg", ""), key) for field, key in told.items()}
-    return {field: int(said) for field, said in found.items() if said and said.isdecimal()}
+    found = {field: setting(text, key) for field, key in told.items()}
+    card: dict[str, Any] = {f: int(said) for f, said in found.items() if said and said.isdecimal()}
+    for field in ("mean", "std"):
+        if len(colours := numbers(text, "DATA", field.upper())) == 3:
+            card[field] = tuple(colours)
+    return card
 
 
-FAMILY = Family("PySlowFast", Names(ROWS), _presets, card=_card)
+def _options(notes: Mapping[str, str]) -> dict[str, Any]:
+    """What the settings change in the network, beside ARCH and INSTANTIATION."""
+    text = notes.get("cfg", "")
+    if (setting(text, "STRIDE_1X1") or "").lower() == "true":
+        return {"stride_on": "1x1"}
+    if any(n != 1 for n in numbers(text, "NONLOCAL", "GROUP")):
+        raise UserError("its settings have NONLOCAL.GROUP, frames in groups, which none here has")
+    pool = numbers(text, "NONLOCAL", "POOL")
+    if any(pool[i : i + 3] != [1, 2, 2] for i in range(0, len(pool), 3)):
+        raise UserError("its settings pool the blocks' keys otherwise than by 1x2x2: NONLOCAL.POOL")
+    detection = re.search(r"^DETECTION:\n(?:[ \t].*\n)*? +ENABLE: true", text, re.MULTILINE | re.I)
+    if detection:
+        raise UserError(
+            "its settings have DETECTION: it finds actions in places, which none here does"
+        )
+    return {}
+
+
+FAMILY = Family("PySlowFast", Names(ROWS), _presets, card=_card, options=_options)
 # its own wrapper around PyTorchVideo's network: the same names behind "model."
 BY_PYTORCHVIDEO = Family(
     "PySlowFast (built by PyTorchVideo)",
     Names([(f"model.{theirs}", ours) for theirs, ours in pytorchvideo.ROWS]),
     _presets,
     card=_card,
+    options=_options,
 )
