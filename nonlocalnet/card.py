@@ -59,7 +59,12 @@ class Card:
     @classmethod
     def from_json(cls, text: str) -> Card:
         """The card that `to_json` wrote; a field it does not know is an error, not ignored."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not isinstance(values.get("architecture", {}), dict):
+            raise UserError("the checkpoint's card is damaged: it is no JSON of fields")
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from nonlocalnet import create_model, load
@@ -244,6 +245,93 @@ def test_clips_of_mmaction2(
     several = preset if NARROW[name][4] else None
     card = card_of(load(written(tensors, tmp_path / "x", meta={"cfg": cfg}), preset=several))
     assert (card.frames, card.stride) == (frames, stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("pyslowfast", "NONLOCAL:\n  GROUP: [[4]]\nRESNET:\n  STRIDE_1X1: true", "GROUP"),
+        ("pyslowfast", "RESNET:\n  SPATIAL_DILATIONS: [[1], [1], [1], [2]]", "DILATIONS"),
+        ("pyslowfast", "RESNET:\n  SPATIAL_STRIDES: [[1], [2], [2], [1]]", "STRIDES"),
+        ("pyslowfast", "  STRIDE_1X1: true\n  GROUP: [[1], [1]]", {"stride_on": "1x1"}),
+        ("mmaction", "dict(conv1_stride_t=1)", "conv1_stride_t=1"),
+        ("mmaction", "dict(clip_len=length, shift_div=4)", "shift_div=4"),
+        ("mmaction", "dict(clip_len=length, style='caffe')", {"stride_on": "1x1"}),
+        ("mmaction", "dict(use_scale=True, mode='embedded_gaussian')", {"scale": "1/sqrt(d)"}),
+        ("mmaction", "dict(use_scale=False, mode='embedded_gaussian')", {"scale": None}),
+    ],
+)  # fmt: skip
+def test_settings_over_the_preset(
+    name: str, settings: str, says: str | dict[str, Any], tmp_path: Path
+) -> None:
+    """What changes the logits and no tensor is done as the file says, or refused."""
+    _, tensors, preset = narrow(name)
+    beside = {"cfg": settings} if name == "pyslowfast" else {"meta": {"cfg": settings}}
+    path = written(tensors, tmp_path / "x", **beside)
+    given = None if "mode=" in settings else preset
+    if isinstance(says, str):
+        with pytest.raises(UserError, match=says):
+            load(path, preset=given)
+    else:
+        assert says.items() <= card_of(load(path, preset=given)).architecture.items()
+
+
+@pytest.mark.parametrize("name", ["mmaction", "digits"])
+def test_blocks_without_pooling_show_in_their_names(name: str, tmp_path: Path) -> None:
+    _, tensors, preset = narrow(name)
+    bare = {n.replace(".g.0.", ".g.").replace(".phi.0.", ".phi."): t for n, t in tensors.items()}
+    assert bare.keys() != tensors.keys()
+    told = card_of(load(written(bare, tmp_path / "x"), preset=preset)).architecture
+    assert told["subsample"] == "none"
+    told = card_of(load(written(tensors, tmp_path / "x"), preset=preset)).architecture
+    assert told["subsample"] == "after"
+    some = {n if "1" in n else n.replace(".g.0.", ".g."): t for n, t in tensors.items()}
+    some = {n.replace("layer2.1.non_local_block.g.0", "layer2.1.non_local_block.g"): t
+            for n, t in some.items()}  # fmt: skip
+    with pytest.raises(UserError, match="some of its blocks"):
+        load(written(some, tmp_path / "x"), preset=preset)
+
+
+@pytest.mark.parametrize("name", ["pyslowfast", "pytorchvideo", "mmaction", "tsn"])
+def test_lost_statistics_are_missing(name: str, tmp_path: Path) -> None:
+    """Only Caffe2's files have constants for norms; elsewhere, somebody saved parameters alone."""
+    _, tensors, preset = narrow(name)
+    bare = only(tensors, lambda n: "running" not in n)
+    with pytest.raises(UserError, match=r"missing +bn1.running_mean"):
+        load(written(bare, tmp_path / "x"), preset=preset)
+
+
+def test_numbers_of_another_kind(tmp_path: Path) -> None:
+    for made, dtype in ((torch.int8, "int8"), (torch.complex64, "complex64")):
+        _, tensors, _ = narrow("tsn")
+        name = "base_model.layer1.0.conv1.weight"
+        tensors[name] = tensors[name].to(made)
+        with pytest.raises(UserError, match=rf"{dtype} in layer1.0.conv1.weight"):
+            load(written(tensors, tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["", "{", "[]", "null", '{"architecture": 5}', "[" * 100_000,
+     '{"architecture": {"name": "i3d_tiny", "non_local": [5]}}',
+     '{"architecture": {"name": "i3d_tiny", "width": -1}}',
+     '{"architecture": {"name": "i3d_tiny", "width": 1000000000000000}}',
+     '{"architecture": {"name": "i3d_tiny", "stem": 7}}',
+     '{"architecture": {"name": "i3d_tiny", "temporal_groups": 5}}'],
+    ids=lambda card: card[:60],
+)  # fmt: skip
+def test_damaged_cards(card: str, tmp_path: Path) -> None:
+    notes = {"format": "nonlocalnet-1", "card": card}
+    (tmp_path / "x").write_bytes(serialize({"fc.bias": torch.zeros(2)}, notes))
+    with pytest.raises(UserError, match=r"damaged|cannot be built"):
+        load(tmp_path / "x")
+
+
+def test_a_card_whose_clips_do_not_fit(tmp_path: Path) -> None:
+    model = create_model("c2d_resnet18", 2, stem="caffe2-32", width=4)
+    set_card(model, dataclasses.replace(card_of(model), frames=1))
+    with pytest.raises(UserError, match=r"does not take a clip of \(3, 1, 64, 64\)"):
+        save(model, tmp_path / "x", prove=True)
 
 
 @pytest.mark.parametrize("pairwise", ["gaussian", "concatenation"])

@@ -34,4 +34,4 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     return ("alexhex7", "alexhex7-dot") if has_dot(told) else ("alexhex7",)
 
 
-FAMILY = Family("AlexHex7's Non-local_pytorch", Names(_rows()), _presets)
+FAMILY = Family("AlexHex7's Non-local_pytorch", Names(_rows()), _presets, pooled=".g.0.")

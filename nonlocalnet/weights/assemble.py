@@ -22,7 +22,7 @@ def build(architecture: Mapping[str, Any], path: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             return create_model(**architecture)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} names a network that cannot be built: {error}") from None
 
 
@@ -44,6 +44,12 @@ def assemble(
     """
     model = build(architecture, path)
     wanted = model.state_dict()
+    odd = [n for n, t in tensors.items() if n in wanted and _other_kind(t, wanted[n])]
+    if odd:
+        raise UserError(
+            f"{path} has {tensors[odd[0]].dtype} in {odd[0]}, which are no weights as they are"
+            f" ({len(odd)} tensors); save the network unquantised"
+        )
     state = {name: _shaped(tensor, wanted.get(name)) for name, tensor in tensors.items()}
     for name, like in wanted.items():
         if new_head and is_head(name):
@@ -55,6 +61,11 @@ def assemble(
         raise UserError(f"{path} does not fit the network {architecture['name']}:\n{rows}")
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _other_kind(tensor: Tensor, like: Tensor) -> bool:
+    """Whether whole or complex numbers are where real ones belong."""
+    return like.is_floating_point() and not tensor.is_floating_point()
 
 
 def _shaped(tensor: Tensor, like: Tensor | None) -> Tensor:

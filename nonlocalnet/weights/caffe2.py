@@ -49,4 +49,4 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     return ("caffe2-8x8", "caffe2-32x2", "slowfast", "slowfast-nopool")
 
 
-FAMILY = Family("video-nonlocal-net's Caffe2 names", Names(_rows()), _presets)
+FAMILY = Family("video-nonlocal-net's Caffe2 names", Names(_rows()), _presets, constants=True)

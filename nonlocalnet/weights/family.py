@@ -23,7 +23,8 @@ class Family:
     fit; one of them is taken, of several the caller chooses. shift: how the name of a tensor shows
     that its layer is shifted. card: what the file says of its clips, as fields of `Card`.
     options: what it says of the architecture, as arguments of `create_model`; raises UserError for
-    what no network here can be.
+    what no network here can be. pooled: how the name of a block's g shows that its keys are pooled,
+    "" where it does not. constants: whether its norms may be constants, without statistics.
     """
 
     title: str
@@ -32,6 +33,8 @@ class Family:
     shift: str = ""
     card: Notes = lambda notes: {}
     options: Notes = lambda notes: {}
+    pooled: str = ""
+    constants: bool = False
 
 
 def has_dot(told: Mapping[str, Any]) -> bool:

@@ -31,6 +31,7 @@ FAMILIES = (
     tsm.ONLINE,
     alexhex7.FAMILY,
 )
+_CONSTANT = {"backbone_norm": "affine", "norm": "frozen"}
 SAMPLE = 64  # names looked at to tell the family
 
 
@@ -50,10 +51,14 @@ def load_foreign(
         told = architecture(found, bool(shifted)) | family.options(container.notes)
     except UserError as error:
         raise UserError(f"{path} has {family.title} names, but {error}") from None
+    if not family.constants:  # statistics that are missing are told as missing
+        told |= {k: "batch" for k, v in _CONSTANT.items() if told.get(k) == v}
     chosen = choose(family, told, container.notes, preset, path)
     if "pairwise" in told:  # gaussian and concatenation are scaled nowhere
         told["scale"] = None
     told = {**PRESETS[chosen].options, **told}
+    if family.pooled and told["non_local"]:
+        told |= _pooling(tensors, family, path)
     if told.get("norm") == "frozen":  # gains and biases alone: as with these statistics
         for place in told["non_local"]:
             width = found[f"{place}.non_local.g.weight"].shape[1]
@@ -81,6 +86,18 @@ def load_foreign(
         card = dataclasses.replace(card, classes=names)
     set_card(model, dataclasses.replace(card, source=f"{path.name}, read as {chosen}"))
     return model
+
+
+def _pooling(tensors: Mapping[str, Tensor], family: Family, path: Path) -> dict[str, str]:
+    """Whether the names of the blocks' g show a pooling behind it: {} or {"subsample": "none"}."""
+    pooled = {
+        family.pooled in name
+        for name in tensors
+        if str(family.names.ours(name)).endswith(".non_local.g.weight")
+    }
+    if len(pooled) > 1:
+        raise UserError(f"{path} pools the keys of some of its blocks; all or none is possible")
+    return {} if pooled == {True} else {"subsample": "none"}
 
 
 def _check_shifts(model: nn.Module, shifted: set[str], path: Path) -> None:

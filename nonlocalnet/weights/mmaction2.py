@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UserError
 from ..mobilenet import STAGES
 from .family import Family, has_dot, setting
 from .names import Names
@@ -64,6 +65,10 @@ def _mobilenet() -> list[tuple[str, str]]:
 def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ...]:
     text = notes.get("meta.cfg", "").replace('"', "'")
     kind = told["name"].partition("_")[0]
+    usual = "1" if told.get("inflate_blocks") == "all" else "2"
+    for key in ("conv1_stride_t", "pool1_stride_t"):
+        if kind == "i3d" and setting(text, key) not in (None, usual):
+            raise UserError(f"its settings have {key}={setting(text, key)}, which no preset has")
     if kind == "c2d":
         if "type='C2D'" in text:
             return ("mmaction-c2d",)
@@ -84,13 +89,41 @@ def _card(notes: Mapping[str, str]) -> dict[str, Any]:
     """The clip that the settings' SampleFrames names; one frame of each of `num_clips` for TSM."""
     text = notes.get("meta.cfg", "")
     names = ("clip_len", "frame_interval", "num_clips")
-    length, stride, clips = (int(said) if said else 0 for said in (setting(text, n) for n in names))
+    said = [setting(text, name) or "" for name in names]
+    length, stride, clips = (int(word) if word.isdecimal() else 0 for word in said)
     if length > 1 and stride:
         return {"frames": length, "stride": stride, "sampling": "dense"}
     return {"frames": clips} if length == 1 and clips > 1 else {}
 
 
-FAMILY = Family("MMAction2", Names(_resnet()), _presets, shift=".net.", card=_card)
+def _options(notes: Mapping[str, str]) -> dict[str, Any]:
+    """What the settings change in the network and in no tensor."""
+    text = notes.get("meta.cfg", "").replace('"', "'")
+    if (parts := setting(text, "shift_div")) not in (None, "8"):
+        raise UserError(f"its settings have shift_div={parts}; only 8 is read here")
+    options: dict[str, Any] = {}
+    if setting(text, "style") == "caffe":
+        options["stride_on"] = "1x1"
+    scaled = setting(text, "use_scale")
+    if scaled is not None and "mode='embedded_gaussian'" in text:
+        options["scale"] = "1/sqrt(d)" if scaled == "True" else None
+    return options
+
+
+FAMILY = Family(
+    "MMAction2",
+    Names(_resnet()),
+    _presets,
+    shift=".net.",
+    card=_card,
+    options=_options,
+    pooled=".g.0.",
+)
 MOBILENET = Family(
-    "MMAction2 (MobileNetV2)", Names(_mobilenet()), _presets, shift=".net.", card=_card
+    "MMAction2 (MobileNetV2)",
+    Names(_mobilenet()),
+    _presets,
+    shift=".net.",
+    card=_card,
+    options=_options,
 )

@@ -66,19 +66,21 @@ def _card(notes: Mapping[str, str]) -> dict[str, Any]:
 def _options(notes: Mapping[str, str]) -> dict[str, Any]:
     """What the settings change in the network, beside ARCH and INSTANTIATION."""
     text = notes.get("cfg", "")
-    if (setting(text, "STRIDE_1X1") or "").lower() == "true":
-        return {"stride_on": "1x1"}
     if any(n != 1 for n in numbers(text, "NONLOCAL", "GROUP")):
         raise UserError("its settings have NONLOCAL.GROUP, frames in groups, which none here has")
     pool = numbers(text, "NONLOCAL", "POOL")
     if any(pool[i : i + 3] != [1, 2, 2] for i in range(0, len(pool), 3)):
         raise UserError("its settings pool the blocks' keys otherwise than by 1x2x2: NONLOCAL.POOL")
+    for key, all_four in (("SPATIAL_DILATIONS", [1, 1, 1, 1]), ("SPATIAL_STRIDES", [1, 2, 2, 2])):
+        if (found := numbers(text, "RESNET", key)) not in ([], all_four):
+            raise UserError(f"its settings have RESNET.{key} {found}; only {all_four} is read here")
     detection = re.search(r"^DETECTION:\n(?:[ \t].*\n)*? +ENABLE: true", text, re.MULTILINE | re.I)
     if detection:
         raise UserError(
             "its settings have DETECTION: it finds actions in places, which none here does"
         )
-    return {}
+    on_1x1 = (setting(text, "STRIDE_1X1") or "").lower() == "true"
+    return {"stride_on": "1x1"} if on_1x1 else {}
 
 
 FAMILY = Family("PySlowFast", Names(ROWS), _presets, card=_card, options=_options)

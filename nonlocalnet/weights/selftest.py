@@ -106,6 +106,10 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     try:
         with torch.inference_mode():
             return model(x.to(weight.device, weight.dtype)).float().cpu()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the network does not take a clip of {tuple(x.shape[1:])}, as its file says: {error}"
+        ) from None
     finally:
         for module, training in modes:
             module.training = training

@@ -60,7 +60,7 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
     return ("tsn",) if str(told["name"]).startswith("c2d") else ("tsm",)
 
 
-FAMILY = Family("mit-han-lab's TSM", Names(_resnet()), _presets, shift=".net.")
+FAMILY = Family("mit-han-lab's TSM", Names(_resnet()), _presets, shift=".net.", pooled=".nl.g.0.")
 MOBILENET = Family(
     "mit-han-lab's TSM (MobileNetV2)",
     Names(_mobilenet("base_model.", "new_fc")),
