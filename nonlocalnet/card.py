@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -15,6 +15,8 @@ Sampling = Literal["dense", "segments"]
 Beyond = Literal["clamp", "wrap"]
 Starts = Literal["fit", "share"]
 Aggregate = Literal["softmax", "logits", "max"]
+
+_CHOICES = {"sampling": Sampling, "beyond": Beyond, "starts": Starts, "aggregate": Aggregate}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,23 @@ class Card:
     # where the weights come from, and under which licence
     source: str = ""
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value that no network can be used with: files may hold any."""
+        counts = ("frames", "stride", "short_side", "crop", "test_crop", "clips", "crops")
+        for name in counts:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UserError(f"a card's {name} is a whole number from 1 on, not {value!r}")
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                known = ", ".join(get_args(allowed))
+                raise UserError(f"a card's {name} is one of {known}, not {value!r}")
+        for name, length in (("mean", 3), ("std", 3), ("jitter", 2)):
+            value = getattr(self, name)
+            if len(value) != length or not all(isinstance(v, int | float) for v in value):
+                raise UserError(f"a card's {name} is {length} numbers, not {value!r}")
 
     def class_name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else f"class {label}"

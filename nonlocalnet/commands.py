@@ -99,9 +99,10 @@ def train(
         views: Views per video of the closing test, such as 10x3; None is the network's own rule.
     """
     clips, crops = parse_views(views)
-    check_model(recipe.model)
-    if not resume and recipe.model in MODELS:  # others, and a run that goes on, have theirs
-        check_non_local(recipe.model, recipe.non_local)
+    if not resume:  # a run that goes on has its network, also where its first file is gone
+        check_model(recipe.model)
+        if recipe.model in MODELS:  # others have their own blocks
+            check_non_local(recipe.model, recipe.non_local)
     try:
         check(recipe)
     except UserError as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .card import Aggregate, card_of
 from .errors import UserError
+from .models import IMAGE_MODELS
 from .reading import as_it_is, loader, read
 from .transforms import normalize
 
@@ -48,6 +49,8 @@ def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
     if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape:
         raise ValueError(f"clips must be (V, 3, T, S, S), not {tuple(clips.shape)}")
     card = card_of(model)
+    if card.architecture.get("name") in IMAGE_MODELS:
+        raise UserError(f"{card.architecture['name']} is a network of images, and these are videos")
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     size = batch or max(1, VALUES // clips[0].numel())
     modes = [(module, module.training) for module in model.modules()]

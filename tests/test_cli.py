@@ -109,6 +109,16 @@ def test_train_of_the_issue() -> None:
     assert found["recipe"] == Recipe(model="i3d_resnet50", non_local=5)
 
 
+def test_only_a_new_run_needs_its_first_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train", str(tmp_path), "--model", "gone.safetensors", "-o", str(tmp_path / "run")]
+    assert cli.main(line) == 2
+    assert "--model is one of" in capsys.readouterr().err
+    cli.main([*line, "--resume"])
+    assert "--model is one of" not in capsys.readouterr().err  # there is no run; that is told
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("form", ["--recipe {}", "--recipe={}"])
 def test_a_recipe_gives_the_defaults(name: str, form: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from nonlocalnet import create_model, load
 from nonlocalnet.card import card_of, set_card
 from nonlocalnet.errors import UserError
+from nonlocalnet.scoring import score
 from nonlocalnet.weights import alexhex7, caffe2, mmaction2, pyslowfast, pytorchvideo, save, tsm
 from nonlocalnet.weights.family import Family
 from nonlocalnet.weights.selftest import clips
@@ -87,6 +89,27 @@ def test_recognised_and_bit_equal(name: str, tmp_path: Path) -> None:
     assert card.source == f"x.pth, read as {preset}"
     made = dataclasses.replace(card, source="", architecture=card_of(model).architecture)
     assert made == card_of(model)
+
+
+def test_a_network_of_images_refuses_videos(tmp_path: Path) -> None:
+    _, tensors, preset = narrow("digits")
+    model = load(written(tensors, tmp_path / "x"), preset=preset)
+    with pytest.raises(UserError, match="digits is a network of images"):
+        score(model, torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("frames", "x"), ("clips", -1), ("crop", True), ("sampling", "zzz"), ("mean", (1, 2))],
+)
+def test_a_card_with_impossible_values(field: str, value: object, tmp_path: Path) -> None:
+    model = create_model("c2d_tiny", 2)
+    told = json.loads(card_of(model).to_json()) | {field: value}
+    metadata = {"format": "nonlocalnet-1", "card": json.dumps(told)}
+    tensors = {name: t.contiguous() for name, t in model.state_dict().items()}
+    (tmp_path / "x").write_bytes(serialize(tensors, metadata))
+    with pytest.raises(UserError, match=f"a card's {field} is "):
+        load(tmp_path / "x")
 
 
 def test_weights_do_not_lie_in_the_file(tmp_path: Path) -> None:
@@ -235,6 +258,7 @@ def test_settings_that_change_the_network(tmp_path: Path) -> None:
         ("mmaction slowonly", "clip_len=8, frame_interval=8, num_clips=10", 8, 8),
         ("mmaction mobilenet", "clip_len=1, frame_interval=1, num_clips=16", 16, 1),
         ("mmaction mobilenet", "", 8, 1),
+        ("mmaction mobilenet", "DenseSampleFrames, clip_len=1, num_clips=8", 8, 8),
     ],
 )
 def test_clips_of_mmaction2(

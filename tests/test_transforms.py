@@ -235,7 +235,7 @@ def test_wrong_cards_are_told_in_words() -> None:
     for card in (
         Card(crop=224, jitter=(200, 320)),
         Card(crop=224, jitter=(320, 256)),
-        Card(crop=0, jitter=(256, 320)),
+        Card(crop=1, jitter=(0, 320)),
     ):
         with pytest.raises(UserError, match="training crop must fit the scale jitter"):
             transforms.train_transform(frames, card, seeded(0))

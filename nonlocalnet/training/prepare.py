@@ -12,7 +12,7 @@ from torch import nn
 from ..block import BlockOptions
 from ..card import card_of, set_card
 from ..errors import UserError
-from ..models import MODELS, create_model, head_of, is_head
+from ..models import IMAGE_MODELS, MODELS, create_model, head_of, is_head
 from ..recipes import Recipe
 from ..weights import load, load_imagenet
 from ..weights.download import ready
@@ -56,6 +56,9 @@ def _trained(recipe: Recipe, classes: int) -> nn.Module:
         )
     path = ready(recipe.model) if recipe.model in PUBLISHED else Path(recipe.model)
     network = load(path, num_classes=classes)
+    name = card_of(network).architecture["name"]
+    if name in IMAGE_MODELS:
+        raise UserError(f"{recipe.model} is {name}, a network of images, and these are videos")
     head = head_of(network)  # new also where the number of classes is the same
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)

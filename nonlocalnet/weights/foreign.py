@@ -157,7 +157,10 @@ def choose(
     path: Path,
 ) -> str:
     """The one of `PRESETS` that the file was made for. Raises UserError if it takes the caller."""
-    candidates = family.presets(told, notes)
+    try:
+        candidates = family.presets(told, notes)
+    except UserError as error:
+        raise UserError(f"{path} has {family.title} names, but {error}") from None
     if preset is None and len(candidates) == 1:
         return candidates[0]
     if preset in candidates:

@@ -79,6 +79,8 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
         name += "-heavy"
     if not has_dot(told):
         return (name,)
+    if name.endswith("-heavy"):
+        raise UserError("heavy I3D with blocks of theta and phi has no preset: none was published")
     dot = f"mmaction-{kind}-dot"
     if "mode='dot_product'" in text:
         return (dot,)
@@ -91,6 +93,8 @@ def _card(notes: Mapping[str, str]) -> dict[str, Any]:
     names = ("clip_len", "frame_interval", "num_clips")
     said = [setting(text, name) or "" for name in names]
     length, stride, clips = (int(word) if word.isdecimal() else 0 for word in said)
+    if "DenseSampleFrames" in text and length == 1 and clips:  # out of a window of 64 frames
+        return {"frames": clips, "stride": max(1, 64 // clips), "sampling": "dense"}
     if length > 1 and stride:
         return {"frames": length, "stride": stride, "sampling": "dense"}
     return {"frames": clips} if length == 1 and clips > 1 else {}
