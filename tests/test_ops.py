@@ -286,5 +286,13 @@ def test_memory_is_linear_in_the_positions(pairwise: str) -> None:
     """
     n, width = SIZES[pairwise]
     given = {"pairwise": pairwise, "width": width, "backward": True}
-    small, large = (peak("memory:operation", {"n": 64}, n=size, **given) for size in (n, 2 * n))
+
+    def measured(size: int) -> int:
+        return peak("memory:operation", {"n": 64}, n=size, **given)
+
+    small, large = measured(n), measured(2 * n)
+    if large > 2.1 * small:
+        # which holes of the heap a tensor fills differs by chance, and adds 1 % once in a while;
+        # a matrix of pairs would be there again
+        large = measured(2 * n)
     assert large <= 2.1 * small, f"{small} bytes at {n} positions, {large} at {2 * n}"
