@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .card import Aggregate, card_of
 from .errors import UserError
 from .models import IMAGE_MODELS
+from .modes import evaluating
 from .reading import as_it_is, loader, read
 from .transforms import normalize
 
@@ -53,18 +54,11 @@ def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
         raise UserError(f"{card.architecture['name']} is a network of images, and these are videos")
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     size = batch or max(1, VALUES // clips[0].numel())
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            parts = [
-                model(normalize(part.to(weight.device), card).to(weight.dtype)).float().cpu()
-                for part in clips.split(size)
-            ]
-    finally:
-        # one by one: a frozen part may have been in eval mode inside a training network
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.inference_mode():
+        parts = [
+            model(normalize(part.to(weight.device), card).to(weight.dtype)).float().cpu()
+            for part in clips.split(size)
+        ]
     logits = torch.cat(parts)  # outside inference mode, so that callers get an ordinary tensor
     if not bool(torch.isfinite(logits).all()):
         raise UserError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .block import BlockOptions, NonLocalBlock
+from .modes import evaluating
 from .shift import Direction, TemporalShift
 from .twins import is_flat, refuse_shared_weights, twin_of
 
@@ -245,13 +246,10 @@ def _observe_channels(
         return observe
 
     handles = [m.register_forward_hook(observer(name)) for name, m in modules.items()]
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(example)
+        with evaluating(model), torch.no_grad():
+            model(example)
     finally:
-        for module, training in modes.items():
-            module.training = training
         for handle in handles:
             handle.remove()
     unseen = [name for name in modules if name not in seen]

@@ -218,6 +218,13 @@ FILES = ("blocks_alexhex7", "blocks_ptv")
 BLOCKS = [(file, *variant) for file in FILES for variant in variants(peer(file))]
 
 
+def test_a_block_of_another_shape_is_refused() -> None:
+    _, _, _, tensors, _ = next(b for b in BLOCKS if b[1] == "gaussian_2d_sub_bn")
+    turned = {**tensors, "W.0.weight": tensors["W.0.weight"].transpose(0, 1)}  # as many numbers
+    with pytest.raises(UserError, match=r"shape +out.weight .*\(8, 16, 1, 1\) in the file"):
+        load_block(turned)
+
+
 @pytest.mark.parametrize(
     ("file", "name", "told", "tensors", "x"), BLOCKS, ids=[f"{b[0]}-{b[1]}" for b in BLOCKS]
 )

@@ -68,13 +68,17 @@ def _other_kind(tensor: Tensor, like: Tensor) -> bool:
     return like.is_floating_point() and not tensor.is_floating_point()
 
 
+def fitted(tensor: Tensor, like: Tensor) -> Tensor:
+    """In the other's shape where only axes of length one differ, else as it is."""
+    sizes = [[s for s in t.shape if s != 1] for t in (tensor, like)]
+    return tensor.reshape(like.shape) if sizes[0] == sizes[1] else tensor
+
+
 def _shaped(tensor: Tensor, like: Tensor | None) -> Tensor:
     """A copy in memory of its own: what is read from a file may lie in it, mapped."""
     if like is None:
         return tensor
-    sizes = [[s for s in t.shape if s != 1] for t in (tensor, like)]
-    if tensor.shape != like.shape and sizes[0] == sizes[1]:
-        tensor = tensor.reshape(like.shape)
+    tensor = fitted(tensor, like)
     channels_last = tensor.dim() == 5 and tensor.shape == like.shape
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
     copy = torch.empty(tensor.shape, dtype=like.dtype, memory_format=layout)

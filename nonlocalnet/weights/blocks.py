@@ -4,48 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Literal, Unpack
 
 from torch import Tensor
 
 from ..block import BlockOptions, NonLocalBlock
 from ..errors import UserError
-from . import alexhex7
+from . import alexhex7, mmaction2, pyslowfast
+from .assemble import fitted
 from .differ import compare
 from .names import Names
-
-_CONV = [(f"conv_{part}.{{p}}", f"{part}.{{p}}") for part in ("theta", "phi", "g", "out")]
-_MMCV = [
-    *((f"{part}.0.conv.{{p}}", f"{part}.{{p}}") for part in ("g", "phi")),
-    *((f"{part}.conv.{{p}}", f"{part}.{{p}}") for part in ("g", "phi", "theta")),
-    ("conv_out.conv.{p}", "out.{p}"),
-    ("conv_out.bn.{p}", "norm.{p}"),
-    ("concat_project.conv.weight", "w_f"),
-]
 
 
 @dataclass(frozen=True)
 class BlockFamily:
-    """Names of a codebase's block, how a pooled one shows, and what its tensors leave open."""
+    """Names of a codebase's block, and what its tensors leave open.
+
+    pooled: the name of g where a pooling follows. scale: of its embedded Gaussian.
+    """
 
     title: str
     names: Names
-    pooled: str
-    options: BlockOptions
+    pooled: str = ""
+    scale: Literal["1/sqrt(d)"] | None = None
     open: tuple[str, ...] = ()
 
 
 BLOCKS = (
-    BlockFamily(
-        "AlexHex7, mit-han-lab's TSM", Names(alexhex7.BLOCK), "g.0.weight", {"scale": None}
-    ),
-    BlockFamily("mmcv", Names(_MMCV), "g.0.conv.weight", {}, ("scale",)),
+    BlockFamily("AlexHex7, mit-han-lab's TSM", Names(alexhex7.BLOCK), pooled="g.0.weight"),
+    BlockFamily("mmcv", Names(mmaction2.BLOCK), pooled="g.0.conv.weight", open=("scale",)),
     BlockFamily(
         "PySlowFast, PyTorchVideo",
-        Names([*_CONV, ("norm.{p}", "norm.{p}"), ("bn.{p}", "norm.{p}")]),
-        "",
-        {},
-        ("subsample",),
+        Names([*pyslowfast.BLOCK, ("norm.{p}", "norm.{p}")]),
+        scale="1/sqrt(d)",
+        open=("subsample",),
     ),
 )
 
@@ -85,17 +77,12 @@ def load_block(
             f"a block of {family.title} does not tell its {' and '.join(missing)}: give"
             f" {', '.join(f'{name}=...' for name in missing)}"
         )
-    if family.open == ("subsample",) and options.get("pairwise") == "embedded_gaussian":
-        told["scale"] = "1/sqrt(d)"  # always
+    if options.get("pairwise") == "embedded_gaussian":
+        told["scale"] = family.scale
     channels = found["g.weight"].shape[1]
     block = NonLocalBlock(channels, **(told | options))
     wanted = block.state_dict()
-    state = {
-        name: tensor.reshape(wanted[name].shape)
-        if name in wanted and tensor.numel() == wanted[name].numel()
-        else tensor
-        for name, tensor in found.items()
-    }
+    state = {n: fitted(t, wanted[n]) if n in wanted else t for n, t in found.items()}
     if rows := compare(wanted, state, family.names.theirs):
         raise UserError(f"the tensors do not fit a block of {family.title}:\n{rows}")
     block.load_state_dict(state)
@@ -105,7 +92,6 @@ def load_block(
 def _told(found: Mapping[str, Tensor], family: BlockFamily, pooled: bool) -> BlockOptions:
     """The options that the tensors tell."""
     told: BlockOptions = {
-        **family.options,
         "inner": found["g.weight"].shape[0],
         "out_bias": "out.bias" in found,
         "norm": "batch" if "norm.running_mean" in found else "none",

@@ -42,11 +42,7 @@ def load_foreign(
     tensors = _unwrapped(container.tensors)
     family = recognise(list(tensors), path)
     found, unexpected = rename(tensors, family)
-    shifted = {
-        str(family.names.ours(name)).removesuffix(".weight")
-        for name, tensor in tensors.items()
-        if family.shift and family.shift in name and tensor.dim() > 1
-    }
+    shifted = _shifted(tensors, family)
     try:
         told = architecture(found, bool(shifted)) | family.options(container.notes)
     except UserError as error:
@@ -54,25 +50,20 @@ def load_foreign(
     if not family.constants:  # statistics that are missing are told as missing
         told |= {k: "batch" for k, v in _CONSTANT.items() if told.get(k) == v}
     chosen = choose(family, told, container.notes, preset, path)
-    if "pairwise" in told:  # gaussian and concatenation are scaled nowhere
-        told["scale"] = None
-    told = {**PRESETS[chosen].options, **told}
-    if family.pooled and told["non_local"]:
-        told |= _pooling(tensors, family, path)
-    if told.get("norm") == "frozen":  # gains and biases alone: as with these statistics
-        for place in told["non_local"]:
-            width = found[f"{place}.non_local.g.weight"].shape[1]
-            found[f"{place}.non_local.norm.running_mean"] = torch.zeros(width)
-            found[f"{place}.non_local.norm.running_var"] = torch.full((width,), 1 - 1e-5)
     classes = told.pop("num_classes", None)
     if classes is None and num_classes is None:
         raise UserError(
             f"{path} has no head (it was made to start from): say the number of classes,"
             " num_classes=400, and a new one is made"
         )
+    if "pairwise" in told:  # gaussian and concatenation are scaled nowhere
+        told["scale"] = None
+    told = {**PRESETS[chosen].options, **told, "num_classes": num_classes or classes}
+    if family.pooled and told["non_local"]:
+        told |= _pooling(tensors, family, path)
     model = assemble(
-        {**told, "num_classes": num_classes or classes},
-        {**found, **unexpected},
+        told,
+        {**found, **unexpected, **_constants(told, found)},
         path,
         new_head=num_classes not in (None, classes),
         theirs=family.names.theirs,
@@ -80,12 +71,31 @@ def load_foreign(
     if family.shift:
         _check_shifts(model, shifted, path)
     said = {**PRESETS[chosen].card, **family.card(container.notes)}
-    card = dataclasses.replace(card_of(model), **said)
     names = tuple(container.notes.get("meta.dataset_meta.classes", "").splitlines())
-    if len(names) == (num_classes or classes) == classes:
-        card = dataclasses.replace(card, classes=names)
-    set_card(model, dataclasses.replace(card, source=f"{path.name}, read as {chosen}"))
+    if len(names) == told["num_classes"] == classes:
+        said["classes"] = names
+    said["source"] = f"{path.name}, read as {chosen}"
+    set_card(model, dataclasses.replace(card_of(model), **said))
     return model
+
+
+def _shifted(tensors: Mapping[str, Tensor], family: Family) -> set[str]:
+    """Our names of the convolutions that the file's names show as shifted."""
+    return {
+        str(family.names.ours(name)).removesuffix(".weight")
+        for name, tensor in tensors.items()
+        if family.shift and family.shift in name and tensor.dim() > 1
+    }
+
+
+def _constants(told: Mapping[str, Any], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The statistics with which frozen norms of the blocks are their gains and biases alone."""
+    made = {}
+    for place in told["non_local"] if told.get("norm") == "frozen" else ():
+        width = found[f"{place}.non_local.g.weight"].shape[1]
+        made[f"{place}.non_local.norm.running_mean"] = torch.zeros(width)
+        made[f"{place}.non_local.norm.running_var"] = torch.full((width,), 1 - 1e-5)
+    return made
 
 
 def _pooling(tensors: Mapping[str, Tensor], family: Family, path: Path) -> dict[str, str]:

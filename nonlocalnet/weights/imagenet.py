@@ -47,7 +47,7 @@ def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]
             f"there are no ImageNet weights for {card.architecture['name']}; sizes that have them"
             f" are {', '.join(WEIGHTS)}"
         )
-    source = _from_file(Path(path)) if path is not None else _download(size)
+    source = read(path).tensors if path is not None else _download(size)
     left = _copy(model, source, size)
     set_card(model, dataclasses.replace(card, mean=IMAGENET_MEAN, std=IMAGENET_STD))
     return left
@@ -78,12 +78,6 @@ def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
         raise UserError(f"these are no weights of an image {size}: {told} do not fit")
     model.load_state_dict(filled, strict=False)
     return left
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a torchvision or timm ResNet's state dict")
-    return read(path).tensors
 
 
 def _download(size: str) -> dict[str, Tensor]:

@@ -15,6 +15,14 @@ from ..mobilenet import STAGES
 from .family import Family, has_dot, setting
 from .names import Names
 
+# mmcv's block: ".0" where a pooling follows
+BLOCK = [
+    *((f"{part}.0.conv.{{p}}", f"{part}.{{p}}") for part in ("g", "phi")),
+    *((f"{part}.conv.{{p}}", f"{part}.{{p}}") for part in ("g", "phi", "theta")),
+    ("conv_out.conv.{p}", "out.{p}"),
+    ("conv_out.bn.{p}", "norm.{p}"),
+    ("concat_project.conv.weight", "w_f"),
+]
 _HEAD = ("cls_head.fc_cls.{p}", "fc.{p}")
 
 
@@ -30,16 +38,7 @@ def _resnet() -> list[tuple[str, str]]:
             (wrapped + "downsample.bn.{p}", block + ".downsample.1.{p}"),
         ]
     theirs, ours = f"backbone.{block}.non_local_block.", block + ".non_local."
-    for part in ("g", "phi"):  # behind ".0" where a pooling follows
-        rows.append((f"{theirs}{part}.0.conv.{{p}}", f"{ours}{part}.{{p}}"))
-        rows.append((f"{theirs}{part}.conv.{{p}}", f"{ours}{part}.{{p}}"))
-    return [
-        *rows,
-        (theirs + "theta.conv.{p}", ours + "theta.{p}"),
-        (theirs + "conv_out.conv.{p}", ours + "out.{p}"),
-        (theirs + "conv_out.bn.{p}", ours + "norm.{p}"),
-        (theirs + "concat_project.conv.weight", ours + "w_f"),
-    ]
+    return rows + [(theirs + a, ours + b) for a, b in BLOCK]
 
 
 def _mobilenet() -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 # What a placeholder stands for, in terms of our stage layer1 ... layer4.
 _STAGES: dict[str, dict[str, str]] = {
@@ -12,10 +13,11 @@ _STAGES: dict[str, dict[str, str]] = {
     "S": {"2": "1", "3": "2", "4": "3", "5": "4"},  # the paper's res2 ...
     "B": {"1": "1", "3": "2", "4": "3", "5": "4"},  # PyTorchVideo's blocks, the second a pooling
 }
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _PATTERNS = {
     "i": r"\d+",
     "c": "[123]",
-    "p": "weight|bias|running_mean|running_var|num_batches_tracked",
+    "p": "|".join(_PARAMETERS),
     **{letter: "|".join(numbers) for letter, numbers in _STAGES.items()},
 }
 
@@ -31,20 +33,45 @@ class Names:
     """
 
     rows: Sequence[tuple[str, str]]
-    _ours: list[tuple[re.Pattern[str], str]] = field(init=False, repr=False)
-    _theirs: list[tuple[re.Pattern[str], str]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_ours", [(_regex(a), b) for a, b in self.rows])
-        object.__setattr__(self, "_theirs", [(_regex(b), a) for a, b in self.rows])
 
     def ours(self, name: str) -> str | None:
         """Our name of their tensor; None if the table does not know it."""
-        return _translate(name, self._ours)
+        return self._to_ours(name)
 
     def theirs(self, name: str) -> str | None:
         """Their name of our tensor; None if the table does not know it."""
-        return _translate(name, self._theirs)
+        return self._to_theirs(name)
+
+    @cached_property
+    def _to_ours(self) -> Callable[[str], str | None]:
+        return _translator(self.rows)
+
+    @cached_property
+    def _to_theirs(self) -> Callable[[str], str | None]:
+        return _translator([(ours, theirs) for theirs, ours in self.rows])
+
+
+def _translator(rows: Sequence[tuple[str, str]]) -> Callable[[str], str | None]:
+    """The first row that a name fits; rows that are plain names but for {p} are looked up."""
+    plain: dict[str, str] = {}
+    patterns = []
+    for source, target in rows:
+        stem = source.removesuffix(".{p}")
+        if stem != source and "{" not in stem:
+            plain.setdefault(stem, target.removesuffix(".{p}"))
+        else:
+            patterns.append((_regex(source), target))
+
+    def translate(name: str) -> str | None:
+        stem, _, last = name.rpartition(".")
+        if stem in plain and last in _PARAMETERS:
+            return f"{plain[stem]}.{last}"
+        for pattern, template in patterns:
+            if match := pattern.fullmatch(name):
+                return _fill(template, match.groupdict())
+        return None
+
+    return translate
 
 
 def _regex(template: str) -> re.Pattern[str]:
@@ -54,13 +81,6 @@ def _regex(template: str) -> re.Pattern[str]:
         for i, part in enumerate(parts)
     )
     return re.compile(pattern)
-
-
-def _translate(name: str, table: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, template in table:
-        if match := pattern.fullmatch(name):
-            return _fill(template, match.groupdict())
-    return None
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

@@ -18,6 +18,10 @@ from .names import Names
 # of MODEL.ARCH, those that pool in time after res2; "2d", "slow", "c2d_nopool" and others do not
 POOLED = ("c2d", "i3d")
 _BLOCK, _PATH = "layer{L}.{i}", "s{S}.pathway0_"
+BLOCK = [
+    *((f"conv_{part}.{{p}}", f"{part}.{{p}}") for part in ("theta", "phi", "g", "out")),
+    ("bn.{p}", "norm.{p}"),
+]
 ROWS = [
     ("s1.pathway0_stem.conv.{p}", "conv1.{p}"),
     ("s1.pathway0_stem.bn.{p}", "bn1.{p}"),
@@ -29,11 +33,7 @@ ROWS = [
     (_PATH + "res{i}.branch2.b_bn.{p}", _BLOCK + ".bn2.{p}"),
     (_PATH + "res{i}.branch2.c.{p}", _BLOCK + ".conv3.{p}"),
     (_PATH + "res{i}.branch2.c_bn.{p}", _BLOCK + ".bn3.{p}"),
-    (_PATH + "nonlocal{i}.conv_theta.{p}", _BLOCK + ".non_local.theta.{p}"),
-    (_PATH + "nonlocal{i}.conv_phi.{p}", _BLOCK + ".non_local.phi.{p}"),
-    (_PATH + "nonlocal{i}.conv_g.{p}", _BLOCK + ".non_local.g.{p}"),
-    (_PATH + "nonlocal{i}.conv_out.{p}", _BLOCK + ".non_local.out.{p}"),
-    (_PATH + "nonlocal{i}.bn.{p}", _BLOCK + ".non_local.norm.{p}"),
+    *((f"{_PATH}nonlocal{{i}}.{theirs}", f"{_BLOCK}.non_local.{ours}") for theirs, ours in BLOCK),
     ("head.projection.{p}", "fc.{p}"),
 ]
 

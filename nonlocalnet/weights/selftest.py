@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..card import card_of
 from ..errors import UserError
 from ..models import input_shape
+from ..modes import evaluating
 
 SEED, SIDE = 0, 64  # pixels: a twelfth of the work at 224 x 224
 MOST_NUMBERS = 10**8  # of all clips; 128 frames have three million
@@ -101,15 +102,10 @@ def _shape(model: nn.Module) -> tuple[int, ...]:
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
     weight = next(model.parameters())
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             return model(x.to(weight.device, weight.dtype)).float().cpu()
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the network does not take a clip of {tuple(x.shape[1:])}, as its file says: {error}"
         ) from None
-    finally:
-        for module, training in modes:
-            module.training = training

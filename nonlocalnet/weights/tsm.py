@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..mobilenet import STAGES
+from .alexhex7 import BLOCK  # which this codebase took over
 from .family import Family
 from .names import Names
 
@@ -28,15 +29,7 @@ def _resnet() -> list[tuple[str, str]]:
             (wrapped + "downsample.1.{p}", block + ".downsample.1.{p}"),
         ]
     theirs, ours = f"base_model.{block}.nl.", block + ".non_local."
-    for part in ("g", "phi"):
-        rows.append((f"{theirs}{part}.0.{{p}}", f"{ours}{part}.{{p}}"))
-        rows.append((f"{theirs}{part}.{{p}}", f"{ours}{part}.{{p}}"))
-    return [
-        *rows,
-        (theirs + "theta.{p}", ours + "theta.{p}"),
-        (theirs + "W.0.{p}", ours + "out.{p}"),
-        (theirs + "W.1.{p}", ours + "norm.{p}"),
-    ]
+    return rows + [(theirs + a, ours + b) for a, b in BLOCK]
 
 
 def _mobilenet(prefix: str, head: str) -> list[tuple[str, str]]:
