@@ -13,10 +13,21 @@ from .errors import UserError
 
 Sampling = Literal["dense", "segments"]
 Beyond = Literal["clamp", "wrap"]
-Starts = Literal["fit", "share"]
+Starts = Literal["fit", "floor", "slack", "share"]
+Window = Literal["span", "full", "spread"]
 Aggregate = Literal["softmax", "logits", "max"]
+Activation = Literal["softmax", "sigmoid"]
 
-_CHOICES = {"sampling": Sampling, "beyond": Beyond, "starts": Starts, "aggregate": Aggregate}
+_CHOICES = {
+    "sampling": Sampling,
+    "beyond": Beyond,
+    "starts": Starts,
+    "window": Window,
+    "aggregate": Aggregate,
+    "activation": Activation,
+}
+WHOLE = 0  # as a number of crops: the whole frame, which the paper tests on
+CROPS = (WHOLE, 1, 3, 5, 6, 10)
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,9 @@ class Card:
     stride: int = 2
     sampling: Sampling = "dense"
     beyond: Beyond = "clamp"  # past the last frame: repeat it (PySlowFast) or wrap (Caffe2)
-    starts: Starts = "fit"  # of test clips: evenly up to the last that fits, or tenths (Caffe2)
+    starts: Starts = "fit"  # of test clips, see `clips.Dense`, as for window and rate
+    window: Window = "span"
+    rate: float = 0.0
     # how they look; colours are RGB, mean and std on the scale 0..1
     short_side: int = 256
     crop: int = 224
@@ -48,17 +61,22 @@ class Card:
     clips: int = 10
     crops: int = 3
     aggregate: Aggregate = "softmax"
+    activation: Activation = "softmax"  # or each class by itself: several may be right (Charades)
     # where the weights come from, and under which licence
     source: str = ""
     licence: str = ""
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that no network can be used with: files may hold any."""
-        counts = ("frames", "stride", "short_side", "crop", "test_crop", "clips", "crops")
+        counts = ("frames", "stride", "short_side", "crop", "test_crop", "clips")
         for name in counts:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"a card's {name} is a whole number from 1 on, not {value!r}")
+        if self.crops not in CROPS:
+            raise UserError(f"a card's crops are one of {CROPS}, not {self.crops!r}")
+        if not isinstance(self.rate, int | float) or not 0 <= self.rate < 1e6:
+            raise UserError(f"a card's rate is a number of frames per second, not {self.rate!r}")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(allowed):

@@ -16,7 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from .errors import UserError
-from .folders import Split, read_folder
+from .folders import read_folder
+from .samples import Split
 from .video import Video, VideoError, VideoInfo
 
 DECODED_BYTES = 1 << 27  # whole frames held at a time while a file is decoded to its end

@@ -7,14 +7,17 @@ one clip at random; testing lays several over the video by rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from .card import Beyond, Card, Sampling, Starts
+from .card import Beyond, Card, Starts, Window
 
 Indices = NDArray[np.int64]
 
@@ -25,44 +28,79 @@ BEYOND: dict[Beyond, Callable[[Indices, int], Indices]] = {
 }
 
 
-def dense_clip(
-    count: int, frames: int, stride: int, generator: Generator, beyond: Beyond = "clamp"
-) -> Indices:
-    """One training clip (frames,) out of `count` frames, its start uniform over all that fit.
+@dataclass(frozen=True)
+class Dense:
+    """A clip of `frames` frames out of a window of a video, and what each codebase does with it.
 
-    Paper, section 4: 64 consecutive frames, every other one dropped (frames=32, stride=2). A
-    video shorter than the window starts at 0 and is continued by `beyond`.
+    window: "span", frames every `stride`, from the first to the last (the paper); "full", the
+        same frames, but the clip counts as frames * stride long (TSM's 64, MMAction2); "spread",
+        that window's first and last frame and the others evenly between, so that 8 frames of
+        stride 8 are 9 apart (PySlowFast).
+    rate: frames per second that the stride is meant for; at another rate the window lasts as long
+        (PySlowFast: 30). 0: the video's own rate.
     """
-    last = _last_start(count, frames, stride)
-    start = _draw(last + 1, 1, generator)
-    clip: Indices = _window(start, count, frames, stride, beyond)[0]
-    return clip
+
+    frames: int
+    stride: int
+    window: Window = "span"
+    beyond: Beyond = "clamp"
+    starts: Starts = "fit"
+    rate: float = 0.0
+
+    def clip(self, count: int, generator: Generator, fps: float = 0.0) -> Indices:
+        """One training clip (frames,) out of `count` frames, its start uniform over all that fit.
+
+        Paper, section 4: 64 consecutive frames, every other one dropped (frames=32, stride=2). A
+        video shorter than the window starts at 0 and is continued by `beyond`.
+        """
+        last = self._last_start(count, fps)
+        start = _draw(math.floor(last) + 1, 1, generator)
+        clip: Indices = self._at(start, count, fps)[0]
+        return clip
+
+    def views(self, count: int, clips: int, fps: float = 0.0) -> Indices:
+        """Test clips (clips, frames), the first at frame 0; one clip is the centre one.
+
+        Paper, section 4 ("10 clips evenly from a full-length video"). Starts, of n clips with
+        room for `last`: "fit", the last one ends with the video, rounded (MMAction2); "floor",
+        the same cut to whole numbers (TSM); "slack", clip j starts at last j / n (PySlowFast);
+        "share", at count j / n, and the last ones go beyond the end (Caffe2).
+        """
+        _at_least_one(clips=clips)
+        last = self._last_start(count, fps)
+        j = np.arange(clips, dtype=np.int64)
+        if clips == 1:
+            starts = np.floor_divide([last], 2)
+        else:
+            starts = STARTS[self.starts](j, clips, last, count)
+        return self._at(starts, count, fps)
+
+    def _stride(self, fps: float) -> float:
+        return self.stride * fps / self.rate if self.rate and fps else self.stride
+
+    def _last_start(self, count: int, fps: float) -> float:
+        """The last start of a window that fits, 0 if none does."""
+        _at_least_one(count=count, frames=self.frames, stride=self.stride)
+        stride = self._stride(fps)
+        span = (self.frames - 1) * stride + 1
+        return max(count - (span if self.window == "span" else self.frames * stride), 0)
+
+    def _at(self, starts: NDArray[np.generic], count: int, fps: float) -> Indices:
+        """(V,) starts -> (V, frames) indices within 0 ... count - 1."""
+        stride = self._stride(fps)
+        steps: NDArray[Any] = np.arange(self.frames) * stride
+        if self.window == "spread":
+            steps = np.linspace(0, max(self.frames * stride - 1, 0), self.frames)
+        chosen = np.floor(np.asarray(starts)[:, None] + steps).astype(np.int64)
+        return BEYOND[self.beyond](chosen, count)
 
 
-def dense_views(
-    count: int,
-    frames: int,
-    stride: int,
-    clips: int,
-    beyond: Beyond = "clamp",
-    starts_by: Starts = "fit",
-) -> Indices:
-    """Test clips (clips, frames): starts evenly spaced, the first at 0. One clip is the centre one.
-
-    Paper, section 4 ("10 clips evenly from a full-length video"). "fit": the last one ends with
-    the video (TSM, PySlowFast). "share": clip j of n starts at count j / n, and the last ones go
-    beyond the end (Caffe2).
-    """
-    _at_least_one(clips=clips)
-    last = _last_start(count, frames, stride)
-    if clips == 1:
-        starts = np.array([last // 2], dtype=np.int64)
-    elif starts_by == "share":
-        starts = count * np.arange(clips, dtype=np.int64) // clips
-    else:
-        gaps = clips - 1
-        starts = (2 * last * np.arange(clips, dtype=np.int64) + gaps) // (2 * gaps)  # rounded
-    return _window(starts, count, frames, stride, beyond)
+STARTS: dict[Starts, Callable[[Indices, int, float, int], NDArray[Any]]] = {
+    "fit": lambda j, n, last, count: np.floor(last * j / (n - 1) + 0.5),
+    "floor": lambda j, n, last, count: np.floor(last * j / (n - 1)),
+    "slack": lambda j, n, last, count: last * j / n,
+    "share": lambda j, n, last, count: count * j // n,
+}
 
 
 def segment_clip(count: int, segments: int, generator: Generator) -> Indices:
@@ -93,41 +131,25 @@ def segment_views(count: int, segments: int, clips: int) -> Indices:
     return count * (part * clips + view) // (segments * clips)
 
 
-TRAINING: dict[Sampling, Callable[[int, Card, Generator], Indices]] = {
-    "dense": lambda count, card, generator: dense_clip(
-        count, card.frames, card.stride, generator, card.beyond
-    ),
-    "segments": lambda count, card, generator: segment_clip(count, card.frames, generator),
-}
+def training_clip(count: int, card: Card, generator: Generator, fps: float = 0.0) -> Indices:
+    """One random clip (card.frames,) of a video of `count` frames, as the card says.
 
-TESTING: dict[Sampling, Callable[[int, Card, int], Indices]] = {
-    "dense": lambda count, card, clips: dense_views(
-        count, card.frames, card.stride, clips, card.beyond, card.starts
-    ),
-    "segments": lambda count, card, clips: segment_views(count, card.frames, clips),
-}
+    fps: the video's rate, asked for where the card has a `rate` of its own.
+    """
+    if card.sampling == "segments":
+        return segment_clip(count, card.frames, generator)
+    return _dense(card).clip(count, generator, fps)
 
 
-def training_clip(count: int, card: Card, generator: Generator) -> Indices:
-    """One random clip (card.frames,) of a video of `count` frames, as the card says."""
-    return TRAINING[card.sampling](count, card, generator)
-
-
-def test_views(count: int, card: Card, clips: int) -> Indices:
+def test_views(count: int, card: Card, clips: int, fps: float = 0.0) -> Indices:  # noqa: PT028
     """The test clips (clips, card.frames) of a video of `count` frames, as the card says."""
-    return TESTING[card.sampling](count, card, clips)
+    if card.sampling == "segments":
+        return segment_views(count, card.frames, clips)
+    return _dense(card).views(count, clips, fps)
 
 
-def _last_start(count: int, frames: int, stride: int) -> int:
-    """The last start of a window that fits, 0 if none does."""
-    _at_least_one(count=count, frames=frames, stride=stride)
-    return max(count - ((frames - 1) * stride + 1), 0)
-
-
-def _window(starts: Indices, count: int, frames: int, stride: int, beyond: Beyond) -> Indices:
-    """(V,) starts -> (V, frames) indices within 0 ... count - 1."""
-    steps = np.arange(frames, dtype=np.int64) * stride
-    return BEYOND[beyond](starts[:, None] + steps, count)
+def _dense(card: Card) -> Dense:
+    return Dense(card.frames, card.stride, card.window, card.beyond, card.starts, card.rate)
 
 
 def _draw(below: int, number: int, generator: Generator) -> Indices:

@@ -17,21 +17,10 @@ from torch.utils.data import Dataset
 
 from .card import Card
 from .clips import test_views, training_clip
-from .folders import VIDEO_SUFFIXES, Sample, Split, read_folder, read_test_folder
+from .footage import Footage, open_sample
+from .samples import Sample, present
 from .transforms import test_crops, train_transform
-from .video import Video, VideoError
-
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "Broken",
-    "Sample",
-    "Split",
-    "VideoDataset",
-    "ViewDataset",
-    "Views",
-    "read_folder",
-    "read_test_folder",
-]
+from .video import VideoError
 
 DECODED_BYTES = 1 << 28  # whole frames of one video held at a time
 
@@ -48,17 +37,19 @@ class Broken:
 class Views:
     """All test views of one video, clip after clip and within a clip crop after crop.
 
-    clips: (V, 3, T, S, S) uint8. timestamps: (V, T) seconds, float64. label: -1 if there is none.
+    clips: (V, 3, T, S, S) uint8. timestamps: (V, T) seconds, float64. sample: whose they are.
     """
 
     clips: Tensor
     timestamps: Tensor
-    label: int
-    path: str
+    sample: Sample
 
 
-class VideoDataset(Dataset[tuple[Tensor, int] | Broken]):
+class VideoDataset(Dataset[tuple[Tensor, int | Tensor] | Broken]):
     """(epoch, index) -> (clip (3, T, S, S) uint8, label), or `Broken`.
+
+    The label is a number; of a sample with `actions`, (K,) float32 with 1 for each that is seen
+    in the seconds of the clip, where the card names K classes.
 
     Which frames, which size and crop, mirrored or not: all drawn from a generator keyed by
     (seed, epoch, index). So an item is the same in any process, in any order, after any restart.
@@ -70,16 +61,22 @@ class VideoDataset(Dataset[tuple[Tensor, int] | Broken]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | Broken:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int | Tensor] | Broken:
         epoch, index = key
         sample = self.samples[index]
         generator = _keyed(self.seed, epoch, index)
         try:
-            with Video(sample.path) as video:
-                frames = video.frames(training_clip(len(video), self.card, generator))
-            return train_transform(frames, self.card, generator), sample.label
+            with open_sample(sample) as video:
+                chosen = training_clip(len(video), self.card, generator, _fps(video, self.card))
+                frames = video.frames(chosen)
+                seconds = video.timestamps[chosen]
         except (VideoError, OSError) as error:
             return _broken(sample.path, error)
+        clip = train_transform(frames, self.card, generator)
+        if sample.label >= 0:
+            return clip, sample.label
+        here = seconds.min(), seconds.max()
+        return clip, present(sample.actions, len(self.card.classes), *map(float, here))
 
 
 class ViewDataset(Dataset[Views | Broken]):
@@ -101,20 +98,24 @@ class ViewDataset(Dataset[Views | Broken]):
         entry = self.videos[index]
         sample = Sample(entry, -1, "") if isinstance(entry, str) else entry
         try:
-            with Video(sample.path) as video:
-                chosen = test_views(len(video), self.card, self.clips)  # (clips, T)
-                seconds = torch.from_numpy(video.timestamps[chosen])
+            with open_sample(sample) as video:
+                chosen = test_views(len(video), self.card, self.clips, _fps(video, self.card))
+                seconds = torch.from_numpy(video.timestamps[chosen])  # (clips, T)
                 views = [
                     test_crops(frames, self.card, self.crops)  # (crops, 3, T, S, S)
                     for frames in _clips(video, chosen)
                 ]
         except (VideoError, OSError) as error:
             return _broken(sample.path, error)
-        times = seconds.repeat_interleave(self.crops, dim=0)
-        return Views(torch.cat(views), times, sample.label, sample.path)
+        times = seconds.repeat_interleave(len(views[0]), dim=0)
+        return Views(torch.cat(views), times, sample)
 
 
-def _clips(video: Video, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
+def _fps(video: Footage, card: Card) -> float:
+    return video.info.fps if card.rate else 0.0  # which takes the decoding of a frame
+
+
+def _clips(video: Footage, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
     """The clips (T, H, W, 3) of the frame numbers (clips, T).
 
     Clips overlap, so decoding them together is quicker; of a large picture each is decoded alone.

@@ -20,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from .card import Card, card_of
-from .datasets import Broken, Sample, ViewDataset, Views
+from .datasets import Broken, ViewDataset, Views
 from .errors import UserError
 from .metrics import Outcome, Result, Rule, Scored, Skipped, outcome
+from .samples import Sample
 from .scoring import aggregate, load, score
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from .card import card_of
 from .errors import UserError
 from .evaluate import evaluate, match_classes
-from .folders import Split, read_test_folder
+from .folders import read_test_folder
 from .metrics import Result
 from .report import Run, read_log, write_report
+from .samples import Split
 from .weights import load
 
 SPLIT, RECIPE, LOG = "split.json", "recipe.json", "log.jsonl"  # what `train` leaves in a run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import UserError
+from .samples import Sample, Split
 from .sources import choose_val, recordings
 
 TRAIN_NAMES = ("train", "training")
@@ -26,57 +26,6 @@ _OTHER = (
 )
 VIDEO_SUFFIXES = frozenset(_VIDEO.split())
 OTHER_SUFFIXES = frozenset(_OTHER.split())
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled video. source: the recording it was cut from (see `sources`)."""
-
-    path: str
-    label: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """Labelled videos for training and for validation; notes say in words what was decided."""
-
-    classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    notes: tuple[str, ...] = ()
-    root: str = ""
-
-    def to_json(self) -> str:
-        """Paths inside the root are written relative to it, so that the folder may move."""
-        rows = {
-            side: [[_inside(s.path, self.root), s.label, s.source] for s in samples]
-            for side, samples in (("train", self.train), ("val", self.val))
-        }
-        head = {"root": self.root, "classes": self.classes, "notes": self.notes}
-        return json.dumps({**head, **rows}, ensure_ascii=False, indent=0) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, root: str | os.PathLike[str] | None = None) -> Split:
-        """What `to_json` wrote. root: where the folder is now, if it has moved.
-
-        Raises `UserError` if the text is something else.
-        """
-        try:
-            values = json.loads(text)
-            base = str(Path(root).absolute()) if root is not None else str(values["root"])
-            train, val = (
-                tuple(
-                    Sample(str(Path(base) / path), int(label), str(source))
-                    for path, label, source in values[side]
-                )
-                for side in ("train", "val")
-            )
-            return cls(tuple(values["classes"]), train, val, tuple(values["notes"]), base)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"this is no split written by nonlocalnet ({type(error).__name__}: {error})"
-            ) from error
 
 
 @dataclass
@@ -322,11 +271,6 @@ def _note_shared(train: Sequence[Sample], val: Sequence[Sample], notes: list[str
             f" recordings that are also trained on ({_some(sorted(shared))}); the accuracy may be"
             " too good"
         )
-
-
-def _inside(path: str, root: str) -> str:
-    inside = root and Path(path).is_relative_to(root)
-    return Path(path).relative_to(root).as_posix() if inside else path
 
 
 def _some(names: Sequence[str], shown: int = 3) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import nn
 
 from .card import card_of
-from .datasets import VIDEO_SUFFIXES, Broken, ViewDataset
+from .datasets import Broken, ViewDataset
 from .errors import UserError
-from .folders import writable_name
+from .folders import VIDEO_SUFFIXES, writable_name
 from .scoring import aggregate, load, score
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -92,7 +92,7 @@ def predictions(
         scores = aggregate(score(model, read.clips), card.aggregate)
         values, classes = scores.sort(descending=True, stable=True)
         yield Prediction(
-            path=read.path,
+            path=read.sample.path,
             labels=tuple(card.class_name(i) for i in classes[:top].tolist()),
             scores=tuple(values[:top].tolist()),
             seconds=time.monotonic() - start,

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from .card import Card
+from .card import WHOLE, Card
 from .errors import UserError
 
 
@@ -48,14 +48,33 @@ def train_box(height: int, width: int, card: Card, generator: Generator) -> Box:
     return Box(top, left, side)
 
 
+# Where the test crops lie, in halves of what is left over along and across the longer side, and
+# whether their mirror images follow. The first of those in the middle is the centre crop.
+_MIDDLE, _THREE = ((1, 1),), ((0, 1), (1, 1), (2, 1))
+_FIVE = ((0, 0), (2, 0), (0, 2), (2, 2), (1, 1))
+PLACES: dict[int, tuple[tuple[tuple[int, int], ...], bool]] = {
+    1: (_MIDDLE, False),
+    3: (_THREE, False),  # Caffe2 code, PySlowFast
+    5: (_FIVE, False),  # TSN, TSM
+    6: (_THREE, True),  # Caffe2 code, TEST_FULLY_CONV_FLIP
+    10: (_FIVE, True),  # TSN, TSM
+}
+
+
+def centre_crop(crops: int) -> int | None:
+    """Which of several test crops is the centre one; the whole frame is none."""
+    return None if crops == WHOLE else PLACES[crops][0].index((1, 1))
+
+
 def crop_boxes(height: int, width: int, card: Card, crops: int) -> list[Box]:
-    """The squares of the test crops: the centre one, or three along the longer side.
+    """The squares of the test crops, without their mirror images.
 
     One lies in the middle, three at the start (left or top), the middle and the end (right or
-    bottom); across the longer side all lie in the middle. [Caffe2 code, PySlowFast]
+    bottom) of the longer side, five in the corners and the middle; six and ten are three and five
+    and their mirror images.
     """
-    if crops not in (1, 3):
-        raise UserError(f"crops: expected 1 (centre) or 3 (along the longer side), got {crops}")
+    if crops not in PLACES:
+        raise UserError(f"crops: expected one of {', '.join(map(str, PLACES))}, got {crops}")
     if not 1 <= card.test_crop <= card.short_side:
         raise UserError(
             f"the test crop must fit the short side: expected 1 to {card.short_side}, got"
@@ -63,10 +82,10 @@ def crop_boxes(height: int, width: int, card: Card, crops: int) -> list[Box]:
         )
     side = _side(height, width, card.test_crop, card.short_side)
     rows, columns = height - side, width - side  # what is left over
-    shares = (1,) if crops == 1 else (0, 1, 2)  # in halves
+    places, _ = PLACES[crops]
     if width >= height:
-        return [Box(rows // 2, columns * share // 2, side) for share in shares]
-    return [Box(rows * share // 2, columns // 2, side) for share in shares]
+        return [Box(rows * across // 2, columns * along // 2, side) for along, across in places]
+    return [Box(rows * along // 2, columns * across // 2, side) for along, across in places]
 
 
 def train_transform(frames: Tensor, card: Card, generator: Generator) -> Tensor:
@@ -86,11 +105,20 @@ def train_transform(frames: Tensor, card: Card, generator: Generator) -> Tensor:
 def test_crops(frames: Tensor, card: Card, crops: int) -> Tensor:
     """The test crops of one clip: (T, H, W, 3) uint8 -> (crops, 3, T, test_crop, test_crop) uint8.
 
-    Raises `UserError` for another number than 1 or 3, or a card whose crop does not fit.
+    `WHOLE` is the frame itself, its short side resized to card.short_side (paper, section 4.1:
+    fully-convolutional inference): (1, 3, T, h, w).
+
+    Raises `UserError` for a number that is not in `CROPS`, or a card whose crop does not fit.
     """
     _check(frames)
-    boxes = crop_boxes(frames.shape[1], frames.shape[2], card, crops)
-    return torch.stack([_cut(frames, box, card.test_crop) for box in boxes])
+    height, width = frames.shape[1:3]
+    if crops == WHOLE:
+        ratio = card.short_side / min(height, width)
+        size = round(height * ratio), round(width * ratio)
+        return _resized(frames.permute(0, 3, 1, 2), size).transpose(0, 1).contiguous()[None]
+    boxes = crop_boxes(height, width, card, crops)
+    cut = torch.stack([_cut(frames, box, card.test_crop) for box in boxes])
+    return torch.cat([cut, cut.flip(-1)]) if PLACES[crops][1] else cut
 
 
 def normalize(clips: Tensor, card: Card) -> Tensor:
@@ -121,11 +149,16 @@ def _cut(frames: Tensor, box: Box, size: int) -> Tensor:
     """(T, H, W, 3) -> (3, T, size, size): bilinear, antialiased when it shrinks."""
     top, left, side = box
     square = frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2)  # (T, 3, b, b)
-    if side != size:
-        square = functional.interpolate(
-            square, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        )
-    return square.transpose(0, 1).contiguous()
+    return _resized(square, (size, size)).transpose(0, 1).contiguous()
+
+
+def _resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """(T, 3, h, w) -> (T, 3, *size)."""
+    if pictures.shape[2:] == size:
+        return pictures
+    return functional.interpolate(
+        pictures, size=size, mode="bilinear", align_corners=False, antialias=True
+    )
 
 
 def _check(frames: Tensor) -> None:

@@ -14,7 +14,8 @@ import torch
 from nonlocalnet import check
 from nonlocalnet.check import FileReport, check_files
 from nonlocalnet.errors import UserError
-from nonlocalnet.folders import Split, read_folder
+from nonlocalnet.folders import read_folder
+from nonlocalnet.samples import Split
 from nonlocalnet.video import write_video
 
 

@@ -9,11 +9,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nonlocalnet import clips
 from nonlocalnet.card import Beyond, Card
+from nonlocalnet.clips import Dense
 
 counts = st.integers(1, 400)
 lengths = st.integers(1, 40)
@@ -38,17 +39,17 @@ def assert_window(clip: np.ndarray, count: int, stride: int, beyond: Beyond) -> 
 
 @given(counts, lengths, strides, seeds, beyonds)
 def test_dense_clip(count: int, frames: int, stride: int, seed: int, beyond: Beyond) -> None:
-    clip = clips.dense_clip(count, frames, stride, seeded(seed), beyond)
+    clip = Dense(frames, stride, beyond=beyond).clip(count, seeded(seed))
     assert clip.shape == (frames,)
     assert clip.dtype == np.int64
     assert_window(clip, count, stride, beyond)
-    again = clips.dense_clip(count, frames, stride, seeded(seed), beyond)
+    again = Dense(frames, stride, beyond=beyond).clip(count, seeded(seed))
     assert np.array_equal(clip, again)
 
 
 @given(counts, lengths, strides, views, beyonds)
 def test_dense_views(count: int, frames: int, stride: int, number: int, beyond: Beyond) -> None:
-    found = clips.dense_views(count, frames, stride, number, beyond)
+    found = Dense(frames, stride, beyond=beyond).views(count, number)
     assert found.shape == (number, frames)
     assert found.dtype == np.int64
     for clip in found:
@@ -67,11 +68,11 @@ def test_dense_views(count: int, frames: int, stride: int, number: int, beyond: 
 @given(counts, lengths, strides, views, beyonds)
 def test_starts_by_share(count: int, frames: int, stride: int, number: int, beyond: Beyond) -> None:
     """Clip j of n starts at floor(count j / n), and goes beyond the end there as anywhere."""
-    found = clips.dense_views(count, frames, stride, number, beyond, "share")
+    found = Dense(frames, stride, beyond=beyond, starts="share").views(count, number)
     assert found.shape == (number, frames)
     assert found.dtype == np.int64
     if number == 1:  # the centre
-        assert np.array_equal(found, clips.dense_views(count, frames, stride, 1, beyond))
+        assert np.array_equal(found, Dense(frames, stride, beyond=beyond).views(count, 1))
         return
     for j, clip in enumerate(found):
         start = math.floor(Fraction(count * j, number))
@@ -89,13 +90,13 @@ def test_caffe2s_ten_clips() -> None:
     fit = clips.test_views(300, dataclasses.replace(card, starts="fit"), 10)
     assert fit[:, 0].tolist() == [0, 26, 53, 79, 105, 132, 158, 184, 211, 237]
     drawn = clips.training_clip(300, card, seeded(0))  # training has nothing to do with it
-    assert np.array_equal(drawn, clips.dense_clip(300, 32, 2, seeded(0)))
+    assert np.array_equal(drawn, Dense(32, 2).clip(300, seeded(0)))
 
 
 def test_dense_starts_are_uniform() -> None:
     """20 frames, a window of 17: starts 0, 1, 2 and 3 come equally often."""
     generator = seeded(0)
-    starts = [clips.dense_clip(20, 9, 2, generator)[0] for _ in range(4000)]
+    starts = [Dense(9, 2).clip(20, generator)[0] for _ in range(4000)]
     seen = np.bincount(starts)
     assert len(seen) == 4
     assert np.abs(seen - 1000).max() < 5 * math.sqrt(1000 * 3 / 4)
@@ -103,7 +104,7 @@ def test_dense_starts_are_uniform() -> None:
 
 def test_the_papers_clip() -> None:
     """32 frames, every other one of 64; ten clips of 300 frames from the first to the last."""
-    found = clips.dense_views(300, 32, 2, 10)
+    found = Dense(32, 2).views(300, 10)
     assert found[0].tolist() == list(range(0, 63, 2))
     assert found[9].tolist() == list(range(237, 300, 2))
     assert found[:, 0].tolist() == [0, 26, 53, 79, 105, 132, 158, 184, 211, 237]
@@ -159,13 +160,57 @@ def test_segment_views(count: int, segments: int, number: int) -> None:
         assert len(np.unique(found)) == segments * number  # no frame is looked at twice
 
 
+rates = st.sampled_from([0.0, 12.0, 25.0, 29.97, 30.0, 60.0])
+
+
+@given(counts, st.integers(2, 40), strides, views, rates)
+def test_pyslowfasts_views(count: int, frames: int, stride: int, number: int, fps: float) -> None:
+    """Frames from first to last of a window of frames * stride / 30 seconds, starts at j / n."""
+    found = Dense(frames, stride, "spread", starts="slack", rate=30.0).views(count, number, fps)
+    length = frames * stride * (fps or 30.0) / 30.0
+    assume(length >= 1)  # theirs would run backwards
+    room = max(count - length, 0)
+    for j, clip in enumerate(found if number > 1 else []):
+        first = room * j / number
+        exact = [first + i * (length - 1) / (frames - 1) for i in range(frames)]
+        assert all(
+            got in {math.floor(min(max(e + d, 0), count - 1)) for d in (-1e-6, 1e-6)}
+            for got, e in zip(clip.tolist(), exact, strict=True)
+        )
+
+
+def test_eight_by_eight_is_nine_apart_in_pyslowfast() -> None:
+    assert np.diff(Dense(8, 8, "spread").views(300, 1)).tolist() == [[9] * 7]
+    # twice as many frames a second: the same 64/30 seconds
+    doubled = Dense(8, 8, "spread", rate=30.0).views(600, 1, 60.0)
+    assert doubled[0, -1] - doubled[0, 0] == 127
+
+
+@given(counts, views)
+def test_tsms_dense_views(count: int, number: int) -> None:
+    """A window of 64 frames, whole starts from 0 to its last, frames modulo the video."""
+    found = Dense(8, 8, "full", "wrap", "floor").views(count, number)
+    last = max(1, 1 + count - 64) - 1
+    starts = [last // 2] if number == 1 else [last * j // (number - 1) for j in range(number)]
+    assert found.tolist() == [[(start + 8 * i) % count for i in range(8)] for start in starts]
+
+
+@given(counts, lengths, strides, seeds)
+def test_a_full_window_counts_the_frames_after_the_last(
+    count: int, frames: int, stride: int, seed: int
+) -> None:
+    clip = Dense(frames, stride, "full").clip(count, seeded(seed))
+    assert clip[0] + frames * stride <= max(count, frames * stride)
+    assert_window(clip, count, stride, "clamp")
+
+
 def test_the_card_decides() -> None:
     dense = Card(frames=8, stride=3, beyond="wrap")
     short = clips.training_clip(10, dense, seeded(3))
     assert short.tolist() == [0, 3, 6, 9, 2, 5, 8, 1]
-    assert np.array_equal(clips.test_views(90, dense, 4), clips.dense_views(90, 8, 3, 4, "wrap"))
+    assert np.array_equal(clips.test_views(90, dense, 4), Dense(8, 3, beyond="wrap").views(90, 4))
     long = clips.training_clip(90, dense, seeded(3))
-    assert np.array_equal(long, clips.dense_clip(90, 8, 3, seeded(3), "wrap"))
+    assert np.array_equal(long, Dense(8, 3, beyond="wrap").clip(90, seeded(3)))
 
     segments = dataclasses.replace(dense, sampling="segments")
     drawn = clips.training_clip(90, segments, seeded(3))
@@ -177,7 +222,7 @@ def test_the_card_decides() -> None:
 def test_nothing_to_choose_from(name: str) -> None:
     numbers = {"count": 9, "frames": 4, "stride": 2, "clips": 3, name: 0}
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-        clips.dense_views(**numbers)
+        Dense(numbers["frames"], numbers["stride"]).views(numbers["count"], numbers["clips"])
 
 
 def test_no_segments() -> None:

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from nonlocalnet import datasets
 from nonlocalnet.card import Card
-from nonlocalnet.datasets import Broken, Sample, VideoDataset, ViewDataset, Views
+from nonlocalnet.datasets import Broken, VideoDataset, ViewDataset, Views
+from nonlocalnet.samples import Sample
 from nonlocalnet.video import write_video
 
 FPS = 10
@@ -113,7 +114,7 @@ def only(items: list[object]) -> object:
 def test_views_are_clip_after_clip_and_within_it_crop_after_crop(samples: list[Sample]) -> None:
     views = ViewDataset(samples, CARD, clips=3, crops=3)[0]
     assert isinstance(views, Views)
-    assert (views.label, views.path) == (0, samples[0].path)
+    assert views.sample == samples[0]
     assert (views.clips.shape, views.clips.dtype) == ((9, 3, 4, 32, 32), torch.uint8)
     assert (views.timestamps.shape, views.timestamps.dtype) == ((9, 4), torch.float64)
     for view, seconds in zip(views.clips, views.timestamps, strict=True):
@@ -130,7 +131,7 @@ def test_one_view_is_the_middle_and_paths_have_no_label(samples: list[Sample]) -
     assert len(views) == 3
     first = views[0]
     assert isinstance(first, Views)
-    assert first.label == -1
+    assert first.sample.label == -1
     assert first.clips.shape == (1, 3, 4, 32, 32)
     assert abs(sum(numbers(first.clips[0])) / 4 - 9.5) <= 0.5
 

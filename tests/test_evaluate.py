@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from nonlocalnet.card import Card, card_of, set_card
 from nonlocalnet.clips import test_views as indices_of
-from nonlocalnet.datasets import Sample
 from nonlocalnet.errors import UserError
 from nonlocalnet.evaluate import evaluate, match_classes
 from nonlocalnet.metrics import Result, Rule
 from nonlocalnet.models import create_model
 from nonlocalnet.prediction import predict
+from nonlocalnet.samples import Sample
 from nonlocalnet.scoring import load
 from nonlocalnet.video import Video, write_video
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nonlocalnet.errors import UserError
-from nonlocalnet.folders import Sample, Split, read_folder, read_test_folder
+from nonlocalnet.folders import read_folder, read_test_folder
+from nonlocalnet.samples import Sample, Split
 
 
 def fill(root: Path, *paths: str, content: bytes = b"\0\xff video") -> Path:

@@ -12,12 +12,12 @@ from itertools import pairwise
 import pytest
 
 from nonlocalnet.card import Card
-from nonlocalnet.datasets import Sample, Split
 from nonlocalnet.errors import UserError
 from nonlocalnet.machine import Machine
 from nonlocalnet.models import create_model
 from nonlocalnet.presets import IMAGENET_MEAN
 from nonlocalnet.recipes import RECIPES, Recipe, check
+from nonlocalnet.samples import Sample, Split
 from nonlocalnet.training.plan import Plan, architecture, derive, learning_rate
 
 FOLDER = Recipe()

@@ -25,8 +25,9 @@ import torch
 pytest.importorskip("lightning")
 
 import nonlocalnet.train as train_module
-from nonlocalnet.datasets import VideoDataset, ViewDataset, read_folder
+from nonlocalnet.datasets import VideoDataset, ViewDataset
 from nonlocalnet.errors import UserError
+from nonlocalnet.folders import read_folder
 from nonlocalnet.models import create_model
 from nonlocalnet.recipes import RECIPES, Recipe
 from nonlocalnet.synthetic import render_reunion

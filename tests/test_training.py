@@ -19,11 +19,11 @@ from torch import nn
 pytest.importorskip("tensorboard")
 
 from nonlocalnet.card import Card, card_of
-from nonlocalnet.datasets import Sample, Split
 from nonlocalnet.errors import UserError
 from nonlocalnet.machine import Machine, clip_bytes, clips_that_fit, this_machine
 from nonlocalnet.models import create_model
 from nonlocalnet.recipes import Recipe
+from nonlocalnet.samples import Sample, Split
 from nonlocalnet.training import checkpoint
 from nonlocalnet.training.batches import StepSampler, epoch_order, step_keys
 from nonlocalnet.training.interrupt import stop_on_signals

@@ -241,8 +241,8 @@ def test_wrong_cards_are_told_in_words() -> None:
             transforms.train_transform(frames, card, seeded(0))
     with pytest.raises(UserError, match="expected 1 to 200, got 256"):
         transforms.test_crops(frames, Card(short_side=200), 1)
-    for crops in (0, 2, 5):
-        with pytest.raises(UserError, match=rf"expected 1 \(centre\) or 3 .* got {crops}"):
+    for crops in (2, 4, 9):
+        with pytest.raises(UserError, match=f"expected one of 1, 3, 5, 6, 10, got {crops}"):
             transforms.test_crops(frames, Card(), crops)
 
 
@@ -256,3 +256,36 @@ def test_wrong_tensors() -> None:
     for wrong in (good.movedim(-1, 0).float(), good, good[0]):
         with pytest.raises(TypeError, match=r"uint8 of shape \(\.\.\., 3, T, H, W\)"):
             transforms.normalize(wrong, SMALL)
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60)])
+def test_many_crops_of_one_clip(height: int, width: int) -> None:
+    """Against slices: nothing is resized, so each crop is a square of the frame."""
+    frames = noise(2, height, width)
+    card = Card(short_side=60, test_crop=40)
+    pictures = frames.permute(3, 0, 1, 2)  # (3, T, H, W)
+
+    def at(row: int, column: int) -> torch.Tensor:
+        return pictures[:, :, row : row + 40, column : column + 40]
+
+    bottom, right = height - 40, width - 40
+    corners = {(0, 0), (0, right), (bottom, 0), (bottom, right)}
+    middle = at(bottom // 2, right // 2)
+    five = transforms.test_crops(frames, card, 5)
+    assert all(any(torch.equal(crop, at(*place)) for crop in five[:4]) for place in corners)
+    ten, six = (transforms.test_crops(frames, card, crops) for crops in (10, 6))
+    three = transforms.test_crops(frames, card, 3)
+    for crops, cut in ((1, transforms.test_crops(frames, card, 1)), (3, three), (5, five)):
+        assert torch.equal(cut[transforms.centre_crop(crops)], middle)
+    for plain, doubled in ((five, ten), (three, six)):
+        assert torch.equal(doubled[: len(plain)], plain)
+        assert torch.equal(doubled[len(plain) :], plain.flip(-1))
+
+
+def test_the_whole_frame() -> None:
+    frames = noise(2, 64, 96)
+    whole = transforms.test_crops(frames, Card(short_side=64, test_crop=8), 0)
+    assert torch.equal(whole, frames.permute(3, 0, 1, 2)[None])
+    smaller = transforms.test_crops(frames, Card(short_side=32, test_crop=8), 0)
+    assert smaller.shape == (1, 3, 2, 32, 48)
+    assert transforms.centre_crop(0) is None

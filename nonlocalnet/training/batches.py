@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..card import Card
-from ..datasets import Broken, Sample, VideoDataset, ViewDataset, Views
+from ..datasets import Broken, VideoDataset, ViewDataset, Views
 from ..reading import as_it_is, loader, read
+from ..samples import Sample
 from .interrupt import Starved, Stop
 from .plan import Plan
 

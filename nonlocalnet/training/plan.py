@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..card import Card
-from ..datasets import Split
 from ..errors import UserError
 from ..machine import Machine
 from ..recipes import Optimizer, Precision, Recipe, Schedule, check
+from ..samples import Split
 from .cards import derive_card
 
 PAPER_STEP, PAPER_STEPS = 64, 400_000  # clips per step, steps (paper, section 4)

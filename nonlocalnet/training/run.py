@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..card import Card, card_of, set_card
-from ..datasets import Sample, Split, read_folder
 from ..errors import UserError
+from ..folders import read_folder
 from ..machine import Machine, clips_that_fit, this_machine
 from ..models import MODELS, create_model
 from ..recipes import FREE, Recipe, check
+from ..samples import Sample, Split
 from . import checkpoint
 from .plan import Plan, derive
 from .prepare import describe_start, freeze, make_network, make_optimizer, start_from

@@ -53,8 +53,8 @@ def _validate(
             result.blocks = block_shares(network, normalize(clips.to(device), card))
         for views, logits in zip(group, score(network, clips, batch), strict=True):
             scores = aggregate(logits[None], card.aggregate)
-            result.right += int(scores.argmax() == views.label)
-            result.loss -= float(scores[views.label].clamp_min(1e-30).log())
+            result.right += int(scores.argmax() == views.sample.label)
+            result.loss -= float(scores[views.sample.label].clamp_min(1e-30).log())
             result.videos += 1
     return result
 
