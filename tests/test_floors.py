@@ -21,7 +21,7 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips transforms"
-    " machine metrics samples sources packets reading meter",
+    " machine metrics samples sources precision packets reading meter",
     1: "block shift resnet mobilenet twins video footage folders look synthetic",
     2: "sizes surgery datasets check",
     3: "models recipes weights scoring cost",
