@@ -87,6 +87,10 @@ class Card:
             if len(value) != length or not all(isinstance(v, int | float) for v in value):
                 raise UserError(f"a card's {name} is {length} numbers, not {value!r}")
 
+    def views(self, clips: int | None, crops: int | None) -> tuple[int, int]:
+        """Clips and crops of a test; the card's own where not given."""
+        return clips or self.clips, self.crops if crops is None else crops
+
     def class_name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else f"class {label}"
 

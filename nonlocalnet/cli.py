@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, commands, overview, zoo
+from . import __version__, commands, overview, results, zoo
 from .errors import UserError
 from .flags import NonLocal
 from .recipes import RECIPES, Recipe
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "check-data": commands.check_data,
     "train": commands.train,
     "test": commands.run_test,
+    "fuse": results.fuse,
     "predict": commands.predict,
     "attend": commands.attend,
     "show": overview.show,

@@ -26,6 +26,7 @@ from .flags import (
 )
 from .machine import Device, this_machine
 from .models import MODELS
+from .processes import rank
 from .recipes import Recipe, check
 from .terminal import (
     progress_bar,
@@ -116,8 +117,6 @@ def train(
 
     try:
         result = run(data, recipe, out, resume)
-        if int(os.environ.get("RANK", "0")):
-            return 0  # one process of a run tests
         device, workers = best_device(recipe.device), reading_processes(recipe.workers)
         exam = examine(out, None, clips, crops, device=device, workers=workers, progress=watched())
     except KeyboardInterrupt:
@@ -126,6 +125,8 @@ def train(
         raise Interrupted(
             f"stopped; go on with: nonlocalnet train {data} --resume -o {out}"
         ) from None
+    if rank():
+        return 0  # one process of a run speaks
     for word in exam.words:
         say(word)
     show_result(exam.result)
@@ -145,11 +146,15 @@ def run_test(
 ) -> int:
     """Test a network: accuracy with 1 clip, many clips and all views, per class; and the report.
 
+    Under torchrun (`-m nonlocalnet test ...`) the processes share the videos; the figures are
+    those of one. The scores go beside the report as .npz, for `fuse`.
+
     Args:
         run: Folder of a run, a checkpoint, or the name of a published model.
         data: class_name/*.mp4. Where the run was trained on this folder, its validation videos
             are tested; else those of val/; else all.
-        views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
+        views: Views per video, CLIPSxCROPS, such as 10x3 or 10xwhole (the whole frame, as the
+            paper tests); None is the network's own rule.
         out: The report; None is test.html in the run, or here for a published model. Its figures go
             beside it as JSON.
         device: Where the network runs; None is the best there is.
@@ -174,6 +179,8 @@ def run_test(
         workers=reading_processes(workers),
         progress=watched(),
     )
+    if rank():
+        return 0
     for word in exam.words:
         say(word)
     show_result(exam.result)

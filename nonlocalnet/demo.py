@@ -102,7 +102,9 @@ def _folder(name: str) -> str:
     return name.lower().replace(" + ", "_").replace("-", "_")
 
 
-def _train_and_test(name: str, data: Path, recipe: Recipe, folder: Path, quiet: bool) -> Run:
+def _train_and_test(
+    name: str, data: Path, recipe: Recipe, folder: Path, quiet: bool
+) -> Run[Result]:
     result = train(data, recipe, folder, resume=(folder / "last.ckpt").exists(), quiet=quiet)
     model = load(folder)
     split = read_test_folder(data / "test")
@@ -163,7 +165,7 @@ def _telling(sights: list[Sight], level: Reunion, seed: int) -> tuple[list[Sight
     return best, caption
 
 
-def _words(runs: list[Run], seconds: float, seed: int) -> list[str]:
+def _words(runs: list[Run[Result]], seconds: float, seed: int) -> list[str]:
     return [
         "Two coloured discs cross each clip one after the other, far apart and never in one frame."
         " Whether their colours agree shows only in relating two far places in space-time; whether"

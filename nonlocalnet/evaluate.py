@@ -17,14 +17,17 @@ from importlib import metadata
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
-from .card import Card, card_of
+from .card import WHOLE, Card, card_of
 from .datasets import Broken, ViewDataset, Views
 from .errors import UserError
-from .metrics import Outcome, Result, Rule, Scored, Skipped, outcome
+from .metrics import Result, Rule, Skipped
+from .processes import gathered, processes, rank, sharing_errors
 from .samples import Sample
+from .scores import Scores
 from .scoring import aggregate, load, score
+from .transforms import centre_crop
 
 
 def evaluate(
@@ -37,52 +40,74 @@ def evaluate(
     workers: int = 0,
     progress: bool = False,
 ) -> Result:
-    """Test a network on labelled videos under three view rules in one pass.
+    """The figures of a test of a network on labelled videos; see `score_videos`.
+
+    groups: name -> function from class name to group name; the result then also counts how often
+        the answer lies in the right group.
+    """
+    scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
+    return scores.result(groups)
+
+
+def score_videos(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    clips: int | None = None,
+    crops: int | None = None,
+    *,
+    workers: int = 0,
+    progress: bool = False,
+) -> Scores:
+    """Score labelled videos under three view rules in one pass.
 
     Each video is scored with 1 clip (the centre one, centre crop), with `clips` clips x 1 centre
     crop and with `clips` x `crops` views; the last rule is the full one. Rules that coincide
-    appear once. The numbers default to the card's.
+    appear once, and the whole frame has no centre crop. The numbers default to the card's.
 
     samples: labels index the classes of the network's card (see `match_classes`).
-    groups: name -> function from class name to group name; the result then also counts how often
-        the answer lies in the right group.
     workers: reading processes. progress: a bar with the rate, on standard error.
+
+    Under torchrun every process calls this, scores its share and gets the scores of all: a video
+    is scored by itself, so the numbers are those of one process.
 
     Videos that cannot be read are skipped, with the reason, and counted. One video's views are in
     memory at a time, and one more per worker. Raises `UserError` if there is nothing to test, if
     no video can be read, or if a label is none of the network's.
     """
     card = card_of(model)
-    clips, crops = clips or card.clips, crops or card.crops
+    clips, crops = card.views(clips, crops)
     classes = class_names(card)
     _check(samples, classes)
-    rules = tuple(dict.fromkeys((Rule(1, 1), Rule(clips, 1), Rule(clips, crops))))
-    tested: list[Scored] = []
-    skipped: list[Skipped] = []
+    centred = (Rule(1, 1), *([] if crops == WHOLE else [Rule(clips, 1)]))
+    rules = tuple(dict.fromkeys((*centred, Rule(clips, crops))))
     start = time.monotonic()
-    items = load(_TestViews(samples, card, clips, crops), workers)
-    with _bar(len(samples), progress) as advance:
-        for sample, item in zip(samples, items, strict=True):
+    mine = range(rank(), len(samples), processes())
+    items = load(_TestViews([samples[i] for i in mine], card, clips, crops), workers)
+    found: dict[int, Tensor | Skipped] = {}
+    with _bar(len(mine), progress and not rank()) as advance, sharing_errors():
+        for i, item in zip(mine, items, strict=True):
             if isinstance(item, Broken):
-                skipped.append(Skipped(item.path, item.reason))
+                found[i] = Skipped(item.path, item.reason)
             else:
-                outcomes = _outcomes(model, card, rules, item, sample.label)
-                tested.append(Scored(sample.path, sample.label, sample.source, outcomes))
+                found[i] = _scores(model, card, rules, item)
             advance()
-    if not tested:
+    everything = {i: each for part in gathered(found) for i, each in part.items()}
+    outcomes = [everything[i] for i in range(len(samples))]
+    skipped = tuple(each for each in outcomes if isinstance(each, Skipped))
+    values = [each for each in outcomes if isinstance(each, Tensor)]
+    if not values:
         raise UserError(
             f"none of the {len(samples)} videos could be read; the first was {skipped[0].path}:"
             f" {skipped[0].reason}"
         )
-    result = Result(
-        classes=classes,
-        rules=rules,
-        videos=tuple(tested),
-        skipped=tuple(skipped),
-        groups={name: tuple(map(of, classes)) for name, of in (groups or {}).items()},
+    scored = tuple(
+        sample
+        for sample, each in zip(samples, outcomes, strict=True)
+        if not isinstance(each, Skipped)
     )
-    obtained = _obtained(model, card, result, time.monotonic() - start)
-    return dataclasses.replace(result, obtained=obtained)
+    scores = Scores(classes, rules, scored, torch.stack(values, 1), card.activation, skipped)
+    told = _obtained(model, card, scores, time.monotonic() - start)
+    return dataclasses.replace(scores, obtained=told)
 
 
 def class_names(card: Card) -> tuple[str, ...]:
@@ -99,14 +124,20 @@ def match_classes(samples: Sequence[Sample], classes: Sequence[str], card: Card)
     A folder may hold fewer classes than the network knows. Raises `UserError` if it holds others.
     """
     known = {name: i for i, name in enumerate(class_names(card))}
-    used = {sample.label for sample in samples}
+    used = {label for sample in samples for label in sample.labels}
     unknown = [name for i, name in enumerate(classes) if i in used and name not in known]
     if unknown:
         raise UserError(
             f"the network was not trained on {_list(unknown)}; it knows {_list(list(known))}."
             " Rename or remove those folders, or test a network trained on them"
         )
-    return [dataclasses.replace(s, label=known[classes[s.label]]) for s in samples]
+    new = {i: known[name] for i, name in enumerate(classes) if name in known}
+    return [_relabelled(sample, new) for sample in samples]
+
+
+def _relabelled(sample: Sample, new: Mapping[int, int]) -> Sample:
+    actions = tuple(dataclasses.replace(a, label=new[a.label]) for a in sample.actions)
+    return dataclasses.replace(sample, label=new.get(sample.label, -1), actions=actions)
 
 
 class _TestViews:
@@ -115,7 +146,8 @@ class _TestViews:
     def __init__(self, samples: Sequence[Sample], card: Card, clips: int, crops: int) -> None:
         self.full = ViewDataset(samples, card, clips, crops)
         # none of several clips is the centre one, but for luck and rounding
-        self.centre = ViewDataset(samples, card, 1, 1) if clips > 1 else None
+        alone = clips == 1 and crops != WHOLE
+        self.centre = None if alone else ViewDataset(samples, card, 1, 1)
 
     def __len__(self) -> int:
         return len(self.full)
@@ -128,45 +160,44 @@ class _TestViews:
         return centre if isinstance(centre, Broken) else (full, centre)
 
 
-def _outcomes(
-    model: nn.Module,
-    card: Card,
-    rules: Sequence[Rule],
-    views: tuple[Views, Views | None],
-    label: int,
-) -> tuple[Outcome, ...]:
+def _scores(
+    model: nn.Module, card: Card, rules: Sequence[Rule], views: tuple[Views, Views | None]
+) -> Tensor:
+    """The scores of one video under each rule, (rules, K)."""
     full, centre = views
     clips, crops = rules[-1].clips, rules[-1].crops
     # apart from the extra view, these are the very calls `predict` makes: equal to the last bit
-    logits = score(model, full.clips).unflatten(0, (clips, crops))  # (V, K) -> (clips, crops, K)
+    logits = score(model, full.clips).unflatten(0, (clips, -1))  # (V, K) -> (clips, crops, K)
     if logits.shape[-1] != len(class_names(card)):
         raise UserError(
             f"the network gives {logits.shape[-1]} scores, but its card names"
             f" {len(class_names(card))} classes"
         )
-    by_rule = {
-        Rule(clips, 1): logits[:, crops // 2],
-        Rule(clips, crops): logits.flatten(0, 1),
-    }
+    by_rule = {}
+    middle = centre_crop(crops)
+    if middle is not None:
+        by_rule[Rule(clips, 1)] = logits[:, middle]
+    by_rule[Rule(clips, crops)] = logits.flatten(0, 1)
     if centre is not None:
         by_rule[Rule(1, 1)] = score(model, centre.clips)
-    return tuple(outcome(aggregate(by_rule[rule], card.aggregate), label) for rule in rules)
+    return torch.stack([aggregate(by_rule[rule], card) for rule in rules])
 
 
 def _check(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     if not samples:
         raise UserError("there are no videos to test; expected at least one labelled video")
-    odd = next((s for s in samples if not 0 <= s.label < len(classes)), None)
+    odd = next(((s, i) for s in samples for i in s.labels if i >= len(classes)), None)
     if odd is not None:
         raise UserError(
-            f"{odd.path} has label {odd.label}, but the network's labels are 0 to"
+            f"{odd[0].path} has label {odd[1]}, but the network's labels are 0 to"
             f" {len(classes) - 1}: its classes are other than the network's"
         )
 
 
-def _obtained(model: nn.Module, card: Card, result: Result, seconds: float) -> dict[str, str]:
+def _obtained(model: nn.Module, card: Card, scores: Scores, seconds: float) -> dict[str, str]:
     """How the figures came about, in words; what someone needs to get them again."""
-    full = result.rules[-1]
+    full, count = scores.rules[-1], len(scores.samples)
+    sources = len({sample.source for sample in scores.samples})
     options = [
         f"{name} {'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in card.architecture.items()
@@ -175,11 +206,11 @@ def _obtained(model: nn.Module, card: Card, result: Result, seconds: float) -> d
     parameters = list(model.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    tried = result.count + len(result.skipped)
-    videos = f"{result.count:,} of {tried:,}"
-    if result.sources < result.count:
-        videos += f", cut from {result.sources:,} recordings"
-    views = f"{full.clips * full.crops} per video: {full.name}"
+    tried = count + len(scores.skipped)
+    videos = f"{count:,} of {tried:,}"
+    if sources < count:
+        videos += f", cut from {sources:,} recordings"
+    views = f"{full.views} per video: {full.name}"
     if full.clips > 1:
         views += "; for 1 clip, the one in the centre of the video"
     packages = [f"{name} {_version(name)}" for name in ("nonlocalnet", "numpy", "av")]
@@ -192,7 +223,9 @@ def _obtained(model: nn.Module, card: Card, result: Result, seconds: float) -> d
         "Input": f"{card.frames} frames, {_sampling(card)}; {card.test_crop} × {card.test_crop}"
         f" pixels cut from a short side of {card.short_side}",
         "One score from many views": AGGREGATE_WORDS[card.aggregate],
-        "Device": f"{device.type} ({hardware}), {torch.get_num_threads()} threads",
+        **({"Scores": "each class by its own sigmoid"} if card.activation == "sigmoid" else {}),
+        "Device": f"{device.type} ({hardware}), {torch.get_num_threads()} threads"
+        + (f", {processes()} processes" if processes() > 1 else ""),
         "Time": f"{seconds:,.1f} s, {tried / max(seconds, 1e-9):,.1f} videos/s",
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Versions": f"{', '.join(packages)}, torch {torch.__version__},"
@@ -201,9 +234,16 @@ def _obtained(model: nn.Module, card: Card, result: Result, seconds: float) -> d
 
 
 AGGREGATE_WORDS = {
-    "softmax": "mean of the views' softmax",
-    "logits": "softmax of the views' mean logits",
-    "max": "highest softmax of any view, scaled to sum to 1",
+    "softmax": "mean of the views' scores",
+    "logits": "the score of the views' mean logits",
+    "max": "highest score of any view",
+}
+
+
+WINDOW_WORDS = {
+    "span": "",
+    "full": " (the window ends a stride after the last)",
+    "spread": ", spread to the end of the window",
 }
 
 
@@ -211,6 +251,9 @@ def _sampling(card: Card) -> str:
     if card.sampling == "segments":
         return "one from each of as many equal segments"
     step = "consecutive" if card.stride == 1 else f"{card.stride} apart"
+    step += WINDOW_WORDS[card.window]
+    if card.rate:
+        step += f", counted at {card.rate:g} frames per second"
     past = {"clamp": "the last frame is repeated", "wrap": "it starts again from the first frame"}
     return f"{step}; where the video is too short, {past[card.beyond]}"
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from .card import card_of
 from .errors import UserError
-from .evaluate import evaluate, match_classes
+from .evaluate import match_classes, score_videos
 from .folders import read_test_folder
 from .metrics import Result
+from .processes import rank
 from .report import Run, read_log, write_report
 from .samples import Split
+from .tags import TagResult
 from .weights import load
 
 SPLIT, RECIPE, LOG = "split.json", "recipe.json", "log.jsonl"  # what `train` leaves in a run
@@ -21,11 +23,15 @@ SPLIT, RECIPE, LOG = "split.json", "recipe.json", "log.jsonl"  # what `train` le
 
 @dataclass(frozen=True)
 class Exam:
-    """A finished test: its figures, its report (HTML, the JSON beside it), and what was tested."""
+    """A finished test: its figures, its report (HTML, the JSON beside it), and what was tested.
 
-    result: Result
+    scores: the file of every score, for `fuse`.
+    """
+
+    result: Result | TagResult
     html: Path
     json: Path
+    scores: Path
     words: tuple[str, ...]
 
 
@@ -52,15 +58,20 @@ def examine(
     groups: see `evaluate`. device, workers: where the network runs, and how many processes read.
     progress: a bar on standard error.
 
+    Under torchrun every process calls this, and the first one writes.
+
     Raises `UserError` for no network in `run`, no videos, classes it does not know, a report that
     cannot be written.
     """
     model = load(run, device)
     split, words = choose(run, data)
     samples = match_classes(split.val, split.classes, card_of(model))
-    result = evaluate(
-        model, samples, clips, crops, groups=groups, workers=workers, progress=progress
-    )
+    scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
+    result = scores.tags() if scores.several else scores.result(groups)
+    html = html or (run if run.is_dir() else run.parent) / "report.html"
+    kept = html.with_suffix(".npz")
+    if rank():
+        return Exam(result, html, html.with_suffix(".json"), kept, tuple(words))
     log = run / LOG
     tested = Run(
         name=str(card_of(model).architecture["name"]),
@@ -68,9 +79,9 @@ def examine(
         log=read_log(log) if log.is_file() else (),
         notes=_notes(run),
     )
-    html = html or (run if run.is_dir() else run.parent) / "report.html"
     page, figures = write_report(html, title or f"Test of {run.name}", [tested], words=words)
-    return Exam(result, page, figures, tuple(words))
+    scores.save(kept)
+    return Exam(result, page, figures, kept, tuple(words))
 
 
 def choose(run: Path, data: Path | None) -> tuple[Split, list[str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from .block import Norm, Subsample
+from .card import WHOLE
 from .errors import UserError
 from .machine import Device, this_machine
 from .models import IMAGE_MODELS, MODELS, InflateStyle, create_model
@@ -75,19 +76,20 @@ class Network:
 
 
 def parse_views(text: str | None) -> tuple[int | None, int | None]:
-    """Clips and crops of "10x3"; nothing said is (None, None), the network's own rule."""
+    """Clips and crops of "10x3" or "10xwhole"; nothing said is (None, None), the network's rule."""
     if text is None:
         return None, None
-    match = re.fullmatch(r"([1-9]\d*)[x×]([13])", text.strip())
+    match = re.fullmatch(r"([1-9]\d*)[x×](1|3|5|6|10|whole)", text.strip())
     if match is None:
         raise UsageError(
-            f"--views is CLIPSxCROPS with 1 or 3 crops, such as 10x3 or 1x1; it came as {text!r}"
+            "--views is CLIPSxCROPS with 1, 3, 5, 6 or 10 crops or the whole frame, such as 10x3,"
+            f" 1x1 or 10xwhole; it came as {text!r}"
         )
     if len(match[1]) > 9 or int(match[1]) > MOST_CLIPS:
         raise UsageError(
             f"--views takes {MOST_CLIPS} clips of a video at most; it came as {text!r}"
         )
-    return int(match[1]), int(match[2])
+    return int(match[1]), WHOLE if match[2] == "whole" else int(match[2])
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -11,9 +11,10 @@ from torch import Tensor
 # "global": the mean over all positions (the paper; MMAction2's adaptive pooling; TSM).
 # "7x7-softmax": a window of all frames and 7x7 cells slides over the features; the softmax of each
 #     place is averaged (Caffe2 and PySlowFast, which test 256 x 256 with weights of 224 x 224).
+# "7x7-sigmoid": the same window, the sigmoid of each place is averaged (PySlowFast on Charades).
 # "7x7-logits": the same window, the logits averaged (PyTorchVideo).
-Head = Literal["global", "7x7-softmax", "7x7-logits"]
-HEADS: tuple[Head, ...] = ("global", "7x7-softmax", "7x7-logits")
+Head = Literal["global", "7x7-softmax", "7x7-sigmoid", "7x7-logits"]
+HEADS: tuple[Head, ...] = ("global", "7x7-softmax", "7x7-sigmoid", "7x7-logits")
 WINDOW = 7
 
 
@@ -30,9 +31,10 @@ def places(x: Tensor, head: Head) -> Tensor:
 
 
 def join(logits: Tensor, head: Head) -> Tensor:
-    """Logits (N, K), or of each place (N, places, K) -> logits (N, K), the softmax of which scores.
+    """Logits (N, K), or of each place (N, places, K) -> logits (N, K), whose softmax scores.
 
-    One place has its own logits; of several, the mean, or the logarithm of their mean softmax.
+    One place has its own logits; of several, the mean, or what the mean softmax (or sigmoid) is
+    the softmax (sigmoid) of.
     """
     if logits.dim() == 2:
         return logits
@@ -41,4 +43,7 @@ def join(logits: Tensor, head: Head) -> Tensor:
         return logits.squeeze(1)
     if head == "7x7-softmax":
         return logits.log_softmax(2).logsumexp(1) - math.log(count)
+    if head == "7x7-sigmoid":
+        yes, no = F.logsigmoid(logits).logsumexp(1), F.logsigmoid(-logits).logsumexp(1)
+        return yes - no
     return logits.mean(1)

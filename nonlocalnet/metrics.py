@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .card import WHOLE
 from .errors import UserError
 
 KEPT = 5  # best classes remembered per video: enough for top-5, bounded for 400 classes
@@ -92,7 +93,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Rule:
-    """Which views one score was made of."""
+    """Which views one score was made of; crops as in `card.CROPS`."""
 
     clips: int
     crops: int
@@ -100,7 +101,14 @@ class Rule:
     @property
     def name(self) -> str:
         clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
+        if self.crops == WHOLE:
+            return f"{clips} × the whole frame"
         return clips if self.crops == 1 else f"{clips} × {self.crops} crops"
+
+    @property
+    def views(self) -> int:
+        """Views per video."""
+        return self.clips * max(1, self.crops)
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,14 @@ def predictions(
     card = card_of(model)
     found = find_videos(paths)
     files = [item for item in found if isinstance(item, str)]
-    views = load(ViewDataset(files, card, clips or card.clips, crops or card.crops), workers)
+    views = load(ViewDataset(files, card, *card.views(clips, crops)), workers)
     for item in found:
         start = time.monotonic()
         read = next(views) if isinstance(item, str) else item
         if isinstance(read, Broken):
             yield Prediction(read.path, error=read.reason)
             continue
-        scores = aggregate(score(model, read.clips), card.aggregate)
+        scores = aggregate(score(model, read.clips), card)
         values, classes = scores.sort(descending=True, stable=True)
         yield Prediction(
             path=read.sample.path,

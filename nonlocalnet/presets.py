@@ -48,11 +48,15 @@ _AFFINE = {
 }
 _SEGMENTS = {"frames": 8, "stride": 1, "sampling": "segments", **_IMAGENET}
 _8X8 = {"frames": 8, "stride": 8}
+# PySlowFast spreads the frames over a window of frames * stride at 30 a second, and starts clip j
+# of 10 at j tenths of the room that is left.
+_SLOWFAST_VIEWS = {**_8X8, "window": "spread", "starts": "slack", "rate": 30.0}
 
 _SLOWFAST = {**_FACEBOOK, "stem": "slowfast", "head": "7x7-softmax"}
-# MMAction2 goes on from the beginning of a short video. It averages softmax scores, but for the
+# MMAction2 counts the frames after the last one too, and goes on from the beginning of a short
+# video. It averages softmax scores, but for the
 # networks with TSN's head, which takes all frames of all clips and crops for one.
-_MMACTION = {"beyond": "wrap", **_IMAGENET}
+_MMACTION = {"window": "full", "beyond": "wrap", **_IMAGENET}
 _MMACTION_SEGMENTS = {**_SEGMENTS, "beyond": "wrap", "clips": 1, "aggregate": "softmax"}
 _MMACTION_I3D = {**_AFTER, "stem": "mmaction-i3d", "out_bias": False}
 _MMACTION_TSM = {**_AFTER, "out_bias": False}
@@ -97,35 +101,35 @@ PRESETS: dict[str, Preset] = {
     "slowfast": Preset(
         "PySlowFast, 8 frames, stride 8: padded 1x3x3 and 2x1x1 pooling",
         _SLOWFAST,
-        _8X8,
+        _SLOWFAST_VIEWS,
         "slowfast",
         networks=("i3d_resnet50", "c2d_resnet50", "i3d_resnet101"),
     ),
     "slowfast-dot": Preset(
         "PySlowFast with dot-product blocks",
         {**_SLOWFAST, **_DOT},
-        _8X8,
+        _SLOWFAST_VIEWS,
         "slowfast",
         networks=("i3d_resnet50",),
     ),
     "slowfast-nopool": Preset(
         "PySlowFast without the pooling after res2: 8 frames to the end",
         {**_SLOWFAST, "stem": "image"},
-        _8X8,
+        _SLOWFAST_VIEWS,
         "slowfast",
         networks=("c2d_resnet50",),
     ),
     "slowfast-nopool-dot": Preset(
         "PySlowFast without the pooling after res2, with dot-product blocks (its SLOW_NLN)",
         {**_SLOWFAST, **_DOT, "stem": "image"},
-        _8X8,
+        _SLOWFAST_VIEWS,
         "slowfast",
         networks=("slowonly_resnet50",),
     ),
     "pytorchvideo": Preset(
         "PyTorchVideo, 8 frames, stride 8: PySlowFast's layers, logits averaged over places",
         {**_SLOWFAST, "head": "7x7-logits"},
-        _8X8,
+        _SLOWFAST_VIEWS,
     ),
     "mmaction-i3d": Preset(
         "MMAction2's I3D, 32 frames, stride 2: pooling drops every second frame, keys pooled last",

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .card import Aggregate, card_of
+from .card import Activation, Aggregate, Card, card_of
 from .errors import UserError
 from .models import IMAGE_MODELS
 from .modes import evaluating
@@ -68,26 +68,32 @@ def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
     return logits
 
 
-AGGREGATES: dict[Aggregate, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda logits: logits.softmax(-1).mean(0),
-    "logits": lambda logits: logits.mean(0).softmax(-1),
-    "max": lambda logits: torch.nn.functional.normalize(logits.softmax(-1).amax(0), p=1, dim=0),
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": lambda logits: logits.sigmoid(),
+}
+
+AGGREGATES: dict[Aggregate, Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]] = {
+    "softmax": lambda logits, activation: activation(logits).mean(0),
+    "logits": lambda logits, activation: activation(logits.mean(0)),
+    "max": lambda logits, activation: activation(logits).amax(0),
 }
 
 
-def aggregate(logits: Tensor, rule: Aggregate) -> Tensor:
-    """One distribution over classes from the logits of all views: (V, K) -> (K,), sums to 1.
+def aggregate(logits: Tensor, card: Card) -> Tensor:
+    """One score per class from the logits of all views, by the card: (V, K) -> (K,).
 
-    "softmax": mean of the views' softmax (the paper, section 4; both Caffe2 and PySlowFast).
-    "logits": softmax of the mean logits (TSN, TSM).
-    "max": the highest softmax of any view, per class (PySlowFast's ENSEMBLE_METHOD max), scaled to
-    sum to 1.
-    Raises `ValueError` for another rule.
+    "softmax": mean of the views' scores (the paper, section 4; both Caffe2 and PySlowFast).
+    "logits": the score of the mean logits (TSN, TSM).
+    "max": the highest score of any view (PySlowFast's ENSEMBLE_METHOD max, for Charades).
+    Where the card's activation is softmax the scores sum to 1, those of "max" scaled to; a
+    sigmoid's are each of its own.
     """
-    if rule not in AGGREGATES:
-        raise ValueError(f"no rule {rule!r} to average views by; there are {', '.join(AGGREGATES)}")
     # float64, so that the order of views cannot decide a tie
-    return AGGREGATES[rule](logits.double()).float()
+    scores = AGGREGATES[card.aggregate](logits.double(), ACTIVATIONS[card.activation])
+    if card.activation == "softmax" and card.aggregate == "max":
+        scores = scores / scores.sum()
+    return scores.float()
 
 
 def load(items: Items[T], workers: int = 0) -> Iterator[T]:

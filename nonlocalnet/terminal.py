@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import UserError
+from .tags import TagResult
 
 if TYPE_CHECKING:
     from .check import FileReport
@@ -174,8 +175,20 @@ def _mb(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def show_result(result: Result) -> None:
-    """The view rules of a test under each other, each figure with its 95 % interval."""
+def show_result(result: Result | TagResult) -> None:
+    """The view rules of a test under each other; shares of right answers with their interval."""
+    if isinstance(result, TagResult):
+        rules = enumerate(result.rules)
+        rows = [[rule.name, f"{100 * result.mean(i):.1f} %"] for i, rule in rules]
+        show_table(("views", "mean average precision"), rows, right=(1,))
+        say(f"{result.videos} videos; scores at random: about {100 * result.guess():.1f} %")
+    else:
+        _show_accuracy(result)
+    for skipped in result.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+
+
+def _show_accuracy(result: Result) -> None:
     many = len(result.classes) > 5
     heads = ["views", "top-1", "", *(["top-5", ""] if many else []), "mean of classes"]
     rows = []
@@ -191,8 +204,6 @@ def show_result(result: Result) -> None:
     show_table(heads, rows, right=[i for i, head in enumerate(heads) if head not in ("", "views")])
     guess = result.guess()
     say(f"{result.count} videos; the most frequent class every time: {100 * guess.value:.1f} %")
-    for skipped in result.skipped:
-        say(f"skipped {skipped.path}: {skipped.reason}")
 
 
 def _rate(rate: Rate) -> list[str]:

@@ -188,7 +188,7 @@ def test_usage_errors_exit_with_2_and_a_hint(
     ("line", "code", "told"),
     [
         ("test run data --views 10", 2, "10x3"),
-        ("test run data --views 10x2", 2, "1 or 3 crops"),
+        ("test run data --views 10x2", 2, "1, 3, 5, 6 or 10 crops"),
         ("predict run v.mp4 --views 0x1", 2, "10x3"),
         ("predict run v.mp4 --top 0", 2, "--top"),
         ("attend run v.mp4 --at here", 2, "1.2s:0.40,0.55"),
@@ -681,7 +681,7 @@ def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_readme() -> None:
-    names = ["check-data", "train", "test", "predict", "attend", "show", "cost", "weights"]
+    names = ["check-data", "train", "test", "fuse", "predict", "attend", "show", "cost", "weights"]
     names += ["convert", "doctor", "demo"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,14 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nonlocalnet.card import Card, card_of, set_card
+from nonlocalnet.card import WHOLE, Card, card_of, set_card
 from nonlocalnet.clips import test_views as indices_of
 from nonlocalnet.errors import UserError
-from nonlocalnet.evaluate import evaluate, match_classes
+from nonlocalnet.evaluate import evaluate, match_classes, score_videos
 from nonlocalnet.metrics import Result, Rule
 from nonlocalnet.models import create_model
 from nonlocalnet.prediction import predict
-from nonlocalnet.samples import Sample
+from nonlocalnet.samples import Action, Sample, Split
+from nonlocalnet.scores import read_scores
 from nonlocalnet.scoring import load
 from nonlocalnet.video import Video, write_video
 
@@ -245,3 +250,69 @@ def test_memory_does_not_grow_with_the_number_of_videos(videos: list[Sample]) ->
         items = load(Items())
         assert [next(items) for _ in range(3)] == [0, 1, 2]
     assert len(read) <= 4
+
+
+def test_the_whole_frame(videos: list[Sample]) -> None:
+    """The paper's fully-convolutional test: the brightness of all of a wide frame counts."""
+    result = evaluate(Brightness(CARD), videos, clips=2, crops=WHOLE)
+    assert result.rules == (Rule(1, 1), Rule(2, WHOLE))
+    assert result.rules[-1].name == "2 clips × the whole frame"
+    assert result.rules[-1].views == 2
+    with Video(videos[1].path) as video:
+        mean = float(video.frames([0, 1]).float().mean()) / 255
+    wide = result.videos[1].outcomes[-1]
+    bright = float(torch.sigmoid(torch.tensor(40.0 * (mean - 0.5))))
+    assert wide.truth == pytest.approx(1 - bright, abs=2e-3)
+
+
+def test_several_labels(videos: list[Sample]) -> None:
+    model = Brightness(dataclasses.replace(CARD, activation="sigmoid"))
+    several = [
+        dataclasses.replace(v, label=-1, actions=(Action(v.label), Action(1))) for v in videos
+    ]
+    scores = score_videos(model, several, clips=2, crops=1)
+    assert scores.several
+    assert scores.activation == "sigmoid"
+    torch.testing.assert_close(scores.values[..., 1], torch.full((2, 4), 0.5))  # logit 0
+    assert scores.tags().counts == (2, 4)
+    with pytest.raises(UserError, match="label 2"):
+        score_videos(model, [dataclasses.replace(several[0], actions=(Action(2),))])
+
+
+SHARE = """
+import sys
+import torch
+from nonlocalnet.evaluate import score_videos
+from nonlocalnet.processes import rank
+sys.path.insert(0, {tests!r})
+from test_evaluate import network
+from nonlocalnet.samples import Split
+split = Split.from_json(open({split!r}).read())
+scores = score_videos(network(), split.val)
+if not rank():
+    scores.save(__import__("pathlib").Path({out!r}))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(videos: list[Sample], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"nothing")
+    samples = (*videos[:2], Sample(str(broken), 0, "x"), *videos[2:])
+    one = score_videos(network(), samples)
+    (tmp_path / "split.json").write_text(Split(("a",) * 6, (), samples).to_json())
+    tests, out = str(Path(__file__).parent), tmp_path / "scores.npz"
+    script = tmp_path / "share.py"
+    script.write_text(SHARE.format(tests=tests, split=str(tmp_path / "split.json"), out=str(out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        command += ["--master-addr=127.0.0.1", f"--master-port={free.getsockname()[1]}"]
+    command.append(str(script))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    two = read_scores(out)
+    assert torch.equal(two.values, one.values)
+    assert two.samples == one.samples
+    assert two.skipped == one.skipped

@@ -21,13 +21,13 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips transforms"
-    " machine metrics samples sources precision packets reading meter",
-    1: "block shift resnet mobilenet twins video footage folders look synthetic",
+    " machine metrics samples sources precision processes files tags packets reading meter",
+    1: "block shift resnet mobilenet twins video footage scores folders look synthetic",
     2: "sizes surgery datasets check",
     3: "models recipes weights scoring cost",
     4: "evaluate report prediction attention sight picture training page hub",
     5: "train exam demo doctor terminal",
-    6: "flags commands overview zoo cli __main__",
+    6: "flags commands overview results zoo cli __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from nonlocalnet.head import HEADS, Head, join, places
 from nonlocalnet.resnet import BasicBlock, ResNet3d
 
-WINDOWED: tuple[Head, ...] = ("7x7-softmax", "7x7-logits")
+WINDOWED: tuple[Head, ...] = ("7x7-softmax", "7x7-sigmoid", "7x7-logits")
 
 
 def windows(x: Tensor) -> Tensor:
@@ -56,6 +56,15 @@ def test_softmax_of_the_joined_logits_is_the_mean_of_the_softmaxes() -> None:
     assert join(far, "7x7-softmax").isfinite().all()
 
 
+def test_sigmoid_of_the_joined_logits_is_the_mean_of_the_sigmoids() -> None:
+    torch.manual_seed(0)
+    logits = 5 * torch.randn(2, 5, 7, dtype=torch.float64)
+    want = sum(logits[:, place].sigmoid() for place in range(5)) / 5
+    torch.testing.assert_close(join(logits, "7x7-sigmoid").sigmoid(), want)
+    far = torch.tensor([[[1e4, 0.0], [-1e4, 0.0]]])
+    assert join(far, "7x7-sigmoid").isfinite().all()
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_one_place_keeps_its_own_logits(head: Head) -> None:
     logits = torch.randn(2, 7)
@@ -81,6 +90,8 @@ def test_a_network_scores_every_place_of_a_larger_picture(head: Head) -> None:
         want = {
             "global": model.fc(features.mean((2, 3, 4))).softmax(1),
             "7x7-softmax": each.softmax(2).mean(1),
+            "7x7-sigmoid": each.sigmoid().mean(1),
             "7x7-logits": each.mean(1).softmax(1),
         }
-        torch.testing.assert_close(model(large).softmax(1), want[head])
+        scores = model(large).sigmoid() if head == "7x7-sigmoid" else model(large).softmax(1)
+        torch.testing.assert_close(scores, want[head])

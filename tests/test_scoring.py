@@ -156,19 +156,31 @@ def test_aggregate_rules() -> None:
         "max": highest / highest.sum(),
     }
     for rule, scores in expected.items():
-        got = aggregate(LOGITS, rule)  # type: ignore[arg-type]
+        got = aggregate(LOGITS, Card(aggregate=rule))  # type: ignore[arg-type]
         torch.testing.assert_close(got, scores.float())
         assert float(got.sum()) == pytest.approx(1)
     for one, other in itertools.combinations(expected.values(), 2):
         assert (one - other).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="softmax, logits, max"):
-        aggregate(LOGITS, "median")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rule", ["softmax", "logits", "max"])
 def test_aggregate_of_one_view_is_softmax(rule: str) -> None:
-    got = aggregate(LOGITS[:1], rule)  # type: ignore[arg-type]
-    torch.testing.assert_close(got, LOGITS[0].softmax(-1))
+    card = Card(aggregate=rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(aggregate(LOGITS[:1], card), LOGITS[0].softmax(-1))
+    card = dataclasses.replace(card, activation="sigmoid")
+    torch.testing.assert_close(aggregate(LOGITS[:1], card), LOGITS[0].sigmoid())
+
+
+def test_aggregate_of_several_labels() -> None:
+    yes = 1 / (1 + (-LOGITS.double()).exp())
+    expected = {
+        "softmax": (yes[0] + yes[1]) / 2,
+        "logits": 1 / (1 + (-LOGITS.double().mean(0)).exp()),
+        "max": torch.stack([yes[0, 0], yes[1, 1], yes[1, 2]]),
+    }
+    for rule, scores in expected.items():
+        card = Card(aggregate=rule, activation="sigmoid")  # type: ignore[arg-type]
+        torch.testing.assert_close(aggregate(LOGITS, card), scores.float())
 
 
 class Squares:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..metrics import Result
 from .curves import BLOCKS, curves
 from .markup import Markup, element
 from .plots import Series, bar, lines, percent, swatch
 from .sections import Run, headed, number, section
 
 
-def comparison(runs: Sequence[Run]) -> Markup:
+def comparison(runs: Sequence[Run[Result]]) -> Markup:
     """The table of all networks and their curves in common plots."""
     views = list(dict.fromkeys(run.result.rules[-1].name for run in runs))
     note = (
@@ -24,7 +25,7 @@ def comparison(runs: Sequence[Run]) -> Markup:
     return section("Accuracy", note, table, _curves(runs))
 
 
-def _row(i: int, run: Run, groups: Sequence[str], told: bool) -> Markup:
+def _row(i: int, run: Run[Result], groups: Sequence[str], told: bool) -> Markup:
     result = run.result
     top1, by_group = result.accuracy(), result.group_accuracy()
     cells = [
@@ -42,7 +43,7 @@ def _row(i: int, run: Run, groups: Sequence[str], told: bool) -> Markup:
     )
 
 
-def _guess(runs: Sequence[Run], groups: Sequence[str]) -> list[Markup]:
+def _guess(runs: Sequence[Run[Result]], groups: Sequence[str]) -> list[Markup]:
     """A last row for guessing, if it means the same for all networks."""
     first = runs[0].result
     same = all(run.result.guess() == first.guess() for run in runs)
@@ -61,7 +62,7 @@ def _guess(runs: Sequence[Run], groups: Sequence[str]) -> list[Markup]:
     return [row]
 
 
-def _curves(runs: Sequence[Run]) -> Markup | None:
+def _curves(runs: Sequence[Run[Result]]) -> Markup | None:
     """For each quantity that several logs hold, one plot with a curve per network."""
     logs = [curves(run.log) for run in runs]
     names = dict.fromkeys(name for log in logs for name, c in log.items() if c.quantity != BLOCKS)

@@ -12,23 +12,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import UserError
-from . import sections
+from ..metrics import Result
+from ..tags import TagResult
+from . import sections, tagged
 from .comparison import comparison
 from .curves import finite
 from .markup import Markup, element, join
 from .plots import interval, percent
 from .sections import Picture, Run
 
+AnyRun = Run[Result | TagResult]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
     path: str | os.PathLike[str],
     title: str,
-    runs: Sequence[Run],
+    runs: Sequence[AnyRun],
     *,
     words: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
@@ -61,8 +64,18 @@ def write_report(
     return html_path, json_path
 
 
-def _single(run: Run, pictures: Sequence[Picture], worst: int) -> Markup:
+def _single(run: AnyRun, pictures: Sequence[Picture], worst: int) -> Markup:
     result = run.result
+    if isinstance(result, TagResult):
+        return join(
+            tagged.precision(result),
+            sections.learning(run.log),
+            tagged.classes(result),
+            sections.gallery(pictures),
+            sections.skipped(result),
+            sections.decisions(run.notes),
+            sections.obtained(result),
+        )
     return join(
         sections.accuracy(result),
         sections.learning(run.log),
@@ -77,7 +90,8 @@ def _single(run: Run, pictures: Sequence[Picture], worst: int) -> Markup:
     )
 
 
-def _many(runs: Sequence[Run], pictures: Sequence[Picture], worst: int) -> Markup:
+def _many(runs: Sequence[AnyRun], pictures: Sequence[Picture], worst: int) -> Markup:
+    single = [cast(Run[Result], run) for run in runs if isinstance(run.result, Result)]
     details = [
         element(
             "details",
@@ -88,17 +102,21 @@ def _many(runs: Sequence[Run], pictures: Sequence[Picture], worst: int) -> Marku
         for run in runs
     ]
     each = sections.section("Each network by itself", None, *details)
-    return join(comparison(runs), sections.gallery(pictures), each)
+    return join(comparison(single) if single else None, sections.gallery(pictures), each)
 
 
-def _in_short(run: Run) -> str:
+def _in_short(run: AnyRun) -> str:
+    if isinstance(run.result, TagResult):
+        return f"{percent(run.result.mean())} mean average precision"
     top1 = run.result.accuracy()
     return f"{percent(top1.value)} of {top1.count:,} videos"
 
 
-def _answer(run: Run) -> Markup:
+def _answer(run: AnyRun) -> Markup:
     """The one figure most readers came for, with all that belongs to it."""
     result = run.result
+    if isinstance(result, TagResult):
+        return tagged.answer(result)
     top1, guess = result.accuracy(), result.guess()
     views = result.rules[-1].name
     skipped = f" {len(result.skipped):,} more could not be used." if result.skipped else ""
@@ -130,7 +148,7 @@ def _page(title: str, lead: Markup | None, words: Sequence[str], body: Markup) -
 
 
 def _data(
-    title: str, words: Sequence[str], runs: Sequence[Run], pictures: Sequence[Picture]
+    title: str, words: Sequence[str], runs: Sequence[AnyRun], pictures: Sequence[Picture]
 ) -> dict[str, Any]:
     return {
         "title": title,

@@ -7,9 +7,10 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..metrics import ClassRow, Rate, Result, Scored
+from ..tags import TagResult
 from .curves import Curve, curves
 from .films import strip
 from .markup import Markup, element
@@ -27,8 +28,11 @@ class Picture:
     caption: str
 
 
+R = TypeVar("R", bound=Result | TagResult, covariant=True)
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[R]):
     """A tested network as the report shows it.
 
     log: the lines of its training log (see `read_log`). notes: what was decided for the user and
@@ -36,7 +40,7 @@ class Run:
     """
 
     name: str
-    result: Result
+    result: R
     log: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
 
@@ -87,8 +91,7 @@ def accuracy(result: Result) -> Markup:
 
 def _rule_row(result: Result, i: int, many: bool) -> Markup:
     rule, top1 = result.rules[i], result.accuracy(i)
-    views = rule.clips * rule.crops
-    count = "1 view" if views == 1 else f"{views} views"
+    count = "1 view" if rule.views == 1 else f"{rule.views} views"
     return element(
         "tr",
         element("th", rule.name, element("small", count) if rule.crops > 1 else None, scope="row"),
@@ -264,7 +267,7 @@ def confidence(result: Result) -> Markup:
     return section("How sure, how right", None, both)
 
 
-def skipped(result: Result) -> Markup | None:
+def skipped(result: Result | TagResult) -> Markup | None:
     """Which videos could not be used, and why."""
     if not result.skipped:
         return None
@@ -289,7 +292,7 @@ def decisions(notes: Sequence[str]) -> Markup | None:
     return section("What was decided, and why", None, points)
 
 
-def obtained(result: Result) -> Markup | None:
+def obtained(result: Result | TagResult) -> Markup | None:
     """Everything someone needs to get the same figures again."""
     if not result.obtained:
         return None

@@ -52,7 +52,7 @@ def _validate(
             device = next(network.parameters()).device
             result.blocks = block_shares(network, normalize(clips.to(device), card))
         for views, logits in zip(group, score(network, clips, batch), strict=True):
-            scores = aggregate(logits[None], card.aggregate)
+            scores = aggregate(logits[None], card)
             result.right += int(scores.argmax() == views.sample.label)
             result.loss -= float(scores[views.sample.label].clamp_min(1e-30).log())
             result.videos += 1

@@ -110,7 +110,7 @@ FACEBOOK = (
 
 UNIFORM: dict[str, Any] = {"sampling": "segments", "test_crop": 224, "clips": 1, "crops": 1}
 TWICE = UNIFORM | {"test_crop": 256, "clips": 2, "crops": 3, "flip": False}
-TSM_DENSE = _dense(8, 8) | {"beyond": "wrap"}
+TSM_DENSE = _dense(8, 8) | {"beyond": "wrap", "window": "full", "starts": "floor"}
 CENTRE, ACCURATE = "1 clip, centre crop of 224", "2 clips x 3 crops of 256"
 # TSM: our name, file name after "TSM_", classes, card, top-1, views, note
 TSM = (
