@@ -17,6 +17,7 @@ Starts = Literal["fit", "floor", "slack", "share"]
 Window = Literal["span", "full", "spread"]
 Aggregate = Literal["softmax", "logits", "max"]
 Activation = Literal["softmax", "sigmoid"]
+Cropping = Literal["jitter", "tsn", "mmaction"]
 
 _CHOICES = {
     "sampling": Sampling,
@@ -25,6 +26,7 @@ _CHOICES = {
     "window": Window,
     "aggregate": Aggregate,
     "activation": Activation,
+    "cropping": Cropping,
 }
 WHOLE = 0  # as a number of crops: the whole frame, which the paper tests on
 CROPS = (WHOLE, 1, 3, 5, 6, 10)
@@ -54,6 +56,7 @@ class Card:
     crop: int = 224
     test_crop: int = 256
     jitter: tuple[int, int] = (256, 320)
+    cropping: Cropping = "jitter"  # in training: by the range above, or see `multi_scale_box`
     flip: bool = True
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)

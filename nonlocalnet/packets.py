@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -16,7 +17,6 @@ from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Disposition
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -29,6 +29,9 @@ SEEKABLE = ("mov", "matroska")
 # Demuxers that follow other files or never end, and those that take any text for a picture.
 REFUSED = {"concat", "dash", "hls", "image2", "image2pipe", "lavfi", "rtp", "rtsp", "sap", "sdp"}
 REFUSED |= {"adf", "bin", "idf", "tty", "xbin", "data", "rawvideo"}
+
+
+BinaryFile = BinaryIO | io.RawIOBase
 
 
 class VideoError(UserError):
@@ -74,23 +77,36 @@ def file_size(path: str) -> int:
     return status.st_size
 
 
-def open_video(path: str) -> tuple[InputContainer, VideoStream]:
+def open_video(
+    path: str, file: BinaryFile | None = None, hollow: int | None = None
+) -> tuple[InputContainer, VideoStream]:
     """The opened file and its best video stream, with all other streams switched off.
 
-    Cover pictures do not count as video. Raises `VideoError`.
+    file: what to read in place of the local file `path`. hollow: the number of the stream to take
+    from a file that has its header, but nothing in its packets. Cover pictures do not count as
+    video. Raises `VideoError`.
     """
     names = {name for name in av.formats_available if not name.endswith("_pipe")}
     options = {"format_whitelist": ",".join(sorted(names - REFUSED))}
+    if hollow is not None:
+        options["fflags"] = "noparse+nofillin"  # what the header says is not looked up in packets
     try:
         # "file:" so that no part of the name is taken for a protocol; a title in a foreign
         # encoding must not make a video unreadable
-        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+        container = av.open(
+            f"file:{path}" if file is None else file,
+            "r",
+            container_options=options,
+            metadata_errors="replace",
+        )
     except (av.FFmpegError, OSError, UnicodeError) as error:
-        raise VideoError(path, _why_not(path, error)) from error
+        raise VideoError(path, _why_not(path, file, error)) from error
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & still]
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in videos else next(iter(videos), None)
+    if hollow is not None:
+        stream = next((s for s in videos if s.index == hollow), None)
     if stream is None:
         kinds = sorted(
             {s.type if s.type != "video" else "a still picture" for s in container.streams}
@@ -109,10 +125,11 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def _why_not(path: str, error: Exception) -> str:
+def _why_not(path: str, file: BinaryFile | None, error: Exception) -> str:
     try:
-        with Path(path).open("rb") as file:
-            start = file.read(8)
+        with Path(path).open("rb") if file is None else file as opened:
+            opened.seek(0)
+            start = opened.read(8)
     except OSError as unreadable:
         return f"cannot be read: {unreadable.strerror}"
     if start[4:] == b"ftyp":
@@ -132,15 +149,6 @@ def keeps_time(container: InputContainer) -> bool:
 def nominal_rate(stream: VideoStream) -> Fraction:
     """Frames per second as the file claims, 25 if it claims nothing."""
     return stream.average_rate or stream.guessed_rate or Fraction(25)
-
-
-def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the display matrix: the point (x, y) is shown at (ax + cy, bx + dy)."""
-    sides: Any = frame.side_data
-    if "DISPLAYMATRIX" not in sides:
-        return 1, 0, 0, 1
-    values = np.frombuffer(bytes(sides["DISPLAYMATRIX"]), dtype=np.int32)
-    return int(values[0]), int(values[1]), int(values[3]), int(values[4])
 
 
 def packets(
@@ -208,3 +216,29 @@ def _disorder(
     if (np.diff(shown) == 0).any() or (np.diff(pts[key]) <= 0).any():
         return "times repeat, or key frames are out of order"
     return ""
+
+
+def h264_prefix(stream: VideoStream) -> int:
+    """Bytes of the length that stands before each unit of an H.264 packet, 0 if there is none."""
+    head = stream.codec_context.extradata or b""
+    if stream.codec_context.name != "h264" or len(head) < 5 or head[0] != 1:
+        return 0
+    return (head[4] & 3) + 1
+
+
+def unreferenced(packet: Packet[VideoStream], prefix: int) -> bool:
+    """Whether no other picture is predicted from this one, so that it need not be decoded.
+
+    H.264 says so in the head of each slice (nal_ref_idc, section 7.4.1 of the standard). False
+    for packets of other codecs and for those that bring more than the picture.
+    """
+    if not prefix or packet.is_keyframe:
+        return False
+    data = memoryview(packet)
+    place, kinds = 0, set()
+    while place + prefix < len(data):
+        length = int.from_bytes(data[place : place + prefix], "big")
+        kinds.add(data[place + prefix] & 127)  # two bits of nal_ref_idc, five of the type
+        place += prefix + length
+    # 1 a slice with nal_ref_idc 0; 6 remarks, 9 the start of a picture, 12 padding
+    return 1 in kinds and kinds <= {1, 6, 9, 12}

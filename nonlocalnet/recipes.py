@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from .block import Init, Norm, Subsample, ZeroInit
-from .card import Beyond, Sampling
+from .card import Beyond, Cropping, Sampling
 from .errors import UserError
 from .machine import Device
 from .models import MODELS
@@ -22,6 +23,7 @@ Colours = Literal["paper", "imagenet"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["steps", "cosine", "one_cycle"]
 Precision = Literal["fp32", "bf16-mixed"]
+Loss = Literal["cross_entropy", "bce"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,19 @@ class Recipe:
     """The network's first layers and their pooling; None is the network's own."""
     pretrained: str | None = None
     """First weights: imagenet (a download), a run folder, or a file (ours, or a 2-D ResNet's)."""
+    pretrained_blocks: bool = True
+    """Take the head and the blocks from there too; or the backbone alone (Caffe2's long clips)."""
 
     freeze_backbone: bool = False
     """Few-video mode: the features stay as they are; only the head and the blocks learn."""
     freeze_norm: bool = False
     """Keep the batch-norm statistics of the backbone (paper's long clips, two per GPU)."""
+    freeze_later_norms: bool = False
+    """Keep those of all the backbone's norms but the first (TSN's and TSM's partial batch norm)."""
+    sync_norm: bool = False
+    """Batch norms take their statistics over all processes, as if their clips were one batch."""
+    precise_norm: int = 0
+    """Steps whose clips give the norms their statistics for each validation (Caffe2: 200)."""
     dropout: float | None = None
     """Probability of dropping a feature before the head."""
 
@@ -74,6 +84,8 @@ class Recipe:
     """Side of the square cut out in validation and test, pixels."""
     jitter: tuple[int, int] | None = None
     """Range that the short side is drawn from in training, pixels."""
+    cropping: Cropping | None = None
+    """Training crops: one size out of a jittered frame (paper), or of several sizes and shapes."""
     flip: bool | None = None
     """Mirror half of the training clips."""
     colours: Colours | None = None
@@ -89,18 +101,30 @@ class Recipe:
     """SGD with momentum (paper), or AdamW."""
     lr: float | None = None
     """Learning rate of a step, as it is; None scales the paper's 0.01 for 64 clips to the step."""
+    head_lr: float = 1.0
+    """Factor on the learning rate of the head (TSM: 5)."""
+    bias_lr: float = 1.0
+    """Factor on the learning rate of biases, norms aside (TSM: 2, so 10 for that of the head)."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's form of momentum (Caffe2 configuration)."""
     weight_decay: float = 1e-4
     """Weight decay; norm parameters have none."""
+    bias_decay: bool = True
+    """Whether biases decay too (TSM: not)."""
     clip_grad: float = 40.0
     """Longest gradient of a step, 0 for any length (40: MMAction2; the paper has no limit)."""
     schedule: Schedule = "steps"
-    """Learning rate over the run: a tenth at 150/400 and 300/400 of it (paper), and others."""
+    """Learning rate over the run: a tenth at each milestone (paper), and others."""
+    milestones: tuple[float, ...] = (150 / 400, 300 / 400)
+    """Where the schedule `steps` divides by ten, as parts of the run (TSM, MMAction2: 0.4 0.8)."""
     warmup: float | None = None
-    """Epochs in which the learning rate rises from zero."""
+    """Epochs in which the learning rate rises to its schedule."""
+    warmup_from: float = 0.0
+    """Part of the learning rate that the rise begins at (PySlowFast: 0.1)."""
+    loss: Loss | None = None
+    """One label a video, or each class by itself, as for videos with several labels (Charades)."""
     class_weights: bool | None = None
     """Weigh rare classes more in the loss."""
     precision: Precision | None = None
@@ -193,21 +217,27 @@ def check(recipe: Recipe) -> None:
     """Raises `UserError` for values out of range and options that contradict each other."""
     least = {"frames": 1, "stride": 1, "crop": 1, "short_side": 1, "test_crop": 1, "epochs": 1}
     least |= {"accumulate_to": 1, "batch": 1, "workers": 0, "save_steps": 1, "log_steps": 1}
+    least |= {"precise_norm": 0}
     for name, low in least.items():
         value = getattr(recipe, name)
         if value is not None and value < low:
             raise UserError(f"{_flag(name)} must be at least {low}; it came as {value}")
-    for name in ("lr", "save_seconds"):
+    for name in ("lr", "head_lr", "bias_lr", "save_seconds"):
         value = getattr(recipe, name)
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{_flag(name)} must be above 0; it came as {value}")
     for name in ("weight_decay", "clip_grad"):
         if not 0 <= getattr(recipe, name) < math.inf:
             raise UserError(f"{_flag(name)} must not be negative: {getattr(recipe, name)}")
-    for name in ("dropout", "momentum"):
+    for name in ("dropout", "momentum", "warmup_from"):
         value = getattr(recipe, name)
         if value is not None and not 0 <= value < 1:
             raise UserError(f"{_flag(name)} must be at least 0 and below 1; it came as {value}")
+    if not all(a < b for a, b in pairwise((0.0, *recipe.milestones, 1.0))):
+        raise UserError(
+            "--milestones are parts of the run between 0 and 1, rising; they came as"
+            f" {' '.join(map(str, recipe.milestones))}"
+        )
     if recipe.nesterov and recipe.momentum == 0 and recipe.optimizer == "sgd":
         raise UserError("Nesterov's momentum needs --momentum above 0, or --no-nesterov")
     if recipe.freeze_backbone and recipe.pretrained is None and recipe.model in MODELS:

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from .card import WHOLE, Card
+from .card import WHOLE, Card, Cropping
 from .errors import UserError
 
 
@@ -96,9 +96,14 @@ def train_transform(frames: Tensor, card: Card, generator: Generator) -> Tensor:
     Raises `UserError` if the card's crop does not fit its jitter.
     """
     _check(frames)
-    box = train_box(frames.shape[1], frames.shape[2], card, generator)
+    height, width = frames.shape[1:3]
+    if card.cropping == "jitter":
+        clip = _cut(frames, train_box(height, width, card, generator), card.crop)
+    else:
+        rows, columns = multi_scale_box(height, width, card.cropping, generator)
+        clip = frames[:, rows, columns].permute(0, 3, 1, 2)  # (T, 3, h, w)
+        clip = _resized(clip, (card.crop, card.crop)).transpose(0, 1).contiguous()
     flip = bool(torch.randint(2, (), generator=generator)) and card.flip
-    clip = _cut(frames, box, card.crop)
     return clip.flip(-1) if flip else clip
 
 
@@ -172,3 +177,32 @@ def _check(frames: Tensor) -> None:
             f"frames: expected uint8 of shape (T, H, W, 3), none of them 0, got {frames.dtype}"
             f" {tuple(frames.shape)}"
         )
+
+
+# Sides as parts of the short side, by how many places in that list height and width may differ,
+# and where crops lie, in quarters of what is left over.
+_CORNERS = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
+_BETWEEN = ((2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3))
+CROPPINGS: dict[Cropping, tuple[tuple[float, ...], int, tuple[tuple[int, int], ...]]] = {
+    "tsn": ((1, 0.875, 0.75, 0.66), 1, _CORNERS + _BETWEEN),  # TSN, TSM
+    "mmaction": ((1, 0.8), 0, _CORNERS),  # MMAction2's I3D
+}
+
+
+def multi_scale_box(
+    height: int, width: int, cropping: Cropping, generator: Generator
+) -> tuple[slice, slice]:
+    """A random rectangle of one of several sizes at one of several places: rows and columns.
+
+    Each pair of sizes and each place is as likely as any other (TSN's multi-scale cropping). The
+    rectangle becomes a square, so that with `tsn` pictures are stretched by up to 1.17.
+    """
+    scales, apart, places = CROPPINGS[cropping]
+    sides = [max(1, int(min(height, width) * scale)) for scale in scales]
+    sizes = [
+        (h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= apart
+    ]
+    h, w = sizes[int(torch.randint(len(sizes), (), generator=generator))]
+    down, across = places[int(torch.randint(len(places), (), generator=generator))]
+    top, left = (height - h) // 4 * down, (width - w) // 4 * across
+    return slice(top, top + h), slice(left, left + w)

@@ -12,37 +12,36 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
 
 import av
 import numpy as np
 import torch
-from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .opening import VideoFile
 from .packets import VideoError as VideoError
 from .packets import (
-    display_matrix,
-    file_size,
+    h264_prefix,
     keeps_time,
     nominal_rate,
-    open_video,
     packets,
-    scan,
+    unreferenced,
 )
+from .upright import display_matrix, upright
+from .video_writing import write_video as write_video
 
-WRITABLE = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 KEEP_BYTES = 128 * 2**20  # decoded pictures kept from counting, so that short files decode once
 SKIP_PACKETS = 8  # a seek costs about as much as decoding this many packets
 
@@ -87,13 +86,16 @@ class Video:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._bytes = file_size(self.path)
         self._damaged: set[tuple[str, int]] = set()
         self._kept: list[VideoFrame] = []
         self._rgb = VideoReformatter()
-        self._container, self._stream = open_video(self.path)
+        self._closing = ExitStack()
         try:
-            self._index = scan(self._container, self._stream, self._bytes)
+            self._file = self._closing.enter_context(closing(VideoFile(self.path)))
+            self._container, self._stream = self._file.open()
+            self._closing.enter_context(self._container)
+            self._prefix = h264_prefix(self._stream)
+            self._index = self._file.scan(self._container, self._stream)
             self._seekable = not self._index.doubt
             self._tick = self._stream.time_base or Fraction(1)  # seconds
             self._ticks = self._index.pts.tolist() if self._seekable else self._count()
@@ -117,7 +119,7 @@ class Video:
     def close(self) -> None:
         """Close the file; nothing can be decoded afterwards."""
         self._kept = []
-        self._container.close()
+        self._closing.close()
 
     def __len__(self) -> int:
         return len(self._ticks)
@@ -218,10 +220,14 @@ class Video:
     def _forward(self, key: int, pending: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Seek to the key frame shown at `key`, decode until nothing is pending."""
         due = int(np.searchsorted(self._index.pts, key))
+        given: set[int] = set()  # times of the pictures that the decoder was given so far
         self._container.seek(key, stream=self._stream)
-        for frame in self._decode(self._container, self._stream, strict=True):
+        needed = self._needed({self._ticks[number] for number in pending}, given)
+        for frame in self._decode(self._stream, needed, strict=True):
             if frame.pts is not None and frame.pts < key:
                 continue
+            while due < len(self) and self._ticks[due] not in given:
+                due += 1
             if due == len(self) or frame.pts != self._ticks[due] or frame.is_corrupt:
                 break
             if frame.pts == key and not frame.key_frame:
@@ -233,6 +239,23 @@ class Video:
             due += 1
         raise SeekError
 
+    def _needed(self, wanted: set[int], given: set[int]) -> Iterator[Packet[VideoStream] | None]:
+        """The packets from here to the last that is shown at a wanted time, then the flush.
+
+        A picture that no other is predicted from is left out unless it is wanted itself. The times
+        of all others are added to `given`.
+        """
+        for packet in packets(self._container, self._stream, self._file.size):
+            if packet is not None and packet.pts is not None:
+                if packet.pts not in wanted and unreferenced(packet, self._prefix):
+                    continue
+                wanted.discard(packet.pts)
+                given.add(packet.pts)
+            yield packet
+            if not wanted:
+                break
+        yield None
+
     def _in_sequence(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """As `_pictures` in any order, decoding the file from its first byte."""
         by_time = not self._index.doubt
@@ -240,9 +263,10 @@ class Video:
         due = {places[number]: [number] for number in wanted}
         for _ in range(2):
             seen = []
-            container, stream = open_video(self.path)
+            container, stream = self._file.open()
             with container:
-                for count, frame in enumerate(self._decode(container, stream)):
+                whole = packets(container, stream, self._file.size)
+                for count, frame in enumerate(self._decode(stream, whole)):
                     here = frame.pts if by_time else count
                     if here is None:
                         continue
@@ -265,9 +289,10 @@ class Video:
         """Decode everything once: the time of each picture, in units of `_tick`."""
         times: list[int | None] = []
         room = KEEP_BYTES
-        container, stream = open_video(self.path)
+        container, stream = self._file.open()
         with container:
-            for number, frame in enumerate(self._decode(container, stream)):
+            whole = packets(container, stream, self._file.size)
+            for number, frame in enumerate(self._decode(stream, whole)):
                 times.append(frame.pts)
                 if frame.is_corrupt:
                     self._damaged.add(("frame", number))
@@ -284,14 +309,17 @@ class Video:
             return list(range(len(times)))
 
     def _decode(
-        self, container: InputContainer, stream: VideoStream, strict: bool = False
+        self,
+        stream: VideoStream,
+        given: Iterable[Packet[VideoStream] | None],
+        strict: bool = False,
     ) -> Iterator[VideoFrame]:
-        """Pictures from where the container stands; packets that fail are noted and passed over.
+        """The pictures of these packets; those that fail are noted and passed over.
 
         strict: raise `SeekError` instead.
         """
-        for number, packet in enumerate(packets(container, stream, self._bytes)):
-            if packet is None:
+        for number, packet in enumerate(given):
+            if packet is None and not strict:
                 self._damaged.add(("packet", number))
             try:
                 pictures = stream.decode(packet)
@@ -303,72 +331,7 @@ class Video:
             yield from pictures
 
     def _upright(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """RGB as shown, (H, W, 3)."""
         try:
-            rgb: Any = self._rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            return upright(frame, self._rgb)
         except av.FFmpegError as error:
             raise VideoError(self.path, f"a picture has no RGB form ({error.strerror})") from error
-        a, b, c, d = display_matrix(frame)
-        # the picture's x axis is shown along (a, b), its y axis along (c, d)
-        if abs(b) > abs(a):
-            a, d, rgb = c, b, rgb.transpose(1, 0, 2)
-        return cast(NDArray[np.uint8], rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-def write_video(
-    path: str | os.PathLike[str],
-    frames: Tensor,
-    fps: float = 30.0,
-    *,
-    gop: int = 12,
-    crf: int = 18,
-    qp: int | None = None,
-    preset: str = "veryfast",
-) -> None:
-    """Write frames (T, H, W, 3) uint8 RGB as H.264; the file appears whole or not at all.
-
-    gop: frames between key frames. crf: constant quality, 0 (largest) to 51 (worst); qp: the same
-    scale as one quantiser for every frame, in place of crf. Even sizes are stored 4:2:0 as every
-    player expects; an odd height or width is stored 4:4:4, because 4:2:0 has none. The same
-    frames give the same bytes again.
-
-    Raises `VideoError` when the file cannot be written (no such folder, full disk, unknown suffix),
-    `ValueError` for frames of another shape or type.
-    """
-    path = Path(path)
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(
-            f"frames: expected uint8 of shape (T, H, W, 3) with T >= 1, got {frames.dtype}"
-            f" {tuple(frames.shape)}"
-        )
-    container = WRITABLE.get(path.suffix.lower())
-    if container is None:
-        raise VideoError(path, f"cannot write {path.suffix or 'no suffix'}; use .mp4, .mov or .mkv")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        quality = {"crf": str(crf)} if qp is None else {"qp": str(qp)}
-        _encode(temporary, container, frames, fps, {**quality, "preset": preset}, gop)
-        temporary.replace(path)
-    except (OSError, av.FFmpegError) as error:
-        raise VideoError(path, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _encode(
-    path: Path, container: str, frames: Tensor, fps: float, options: dict[str, str], gop: int
-) -> None:
-    _, height, width, _ = frames.shape
-    rate = Fraction(fps).limit_denominator(1001)
-    # With more threads, or with its macroblock tree on small pictures, x264 does not repeat itself.
-    options = {**options, "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(path), "w", format=container) as out:
-        stream = out.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        stream.gop_size = gop
-        for index, array in enumerate(frames.cpu().contiguous().numpy()):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = index, 1 / rate
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))

@@ -17,8 +17,9 @@ from nonlocalnet.machine import Machine
 from nonlocalnet.models import create_model
 from nonlocalnet.presets import IMAGENET_MEAN
 from nonlocalnet.recipes import RECIPES, Recipe, check
-from nonlocalnet.samples import Sample, Split
-from nonlocalnet.training.plan import Plan, architecture, derive, learning_rate
+from nonlocalnet.samples import Action, Sample, Split
+from nonlocalnet.training.plan import Plan, architecture, derive
+from nonlocalnet.training.schedule import learning_rate
 
 FOLDER = Recipe()
 PRETRAINED = Recipe(pretrained="imagenet")
@@ -186,6 +187,11 @@ def test_schedule_steps_is_the_papers() -> None:
     assert rates(schedule="steps") == pytest.approx(expected, rel=1e-12)
 
 
+def test_milestones_are_parts_of_the_run() -> None:
+    r = rates(schedule="steps", milestones=(0.4, 0.8))  # TSM: 20 and 40 of 50 epochs
+    assert r == pytest.approx([0.01] * 160 + [0.001] * 160 + [0.0001] * 80, rel=1e-12)
+
+
 def test_schedule_cosine() -> None:
     r = rates(schedule="cosine")
     assert (r[0], r[200]) == pytest.approx((0.01, 0.005))
@@ -209,6 +215,33 @@ def test_warmup_rises_to_the_schedule() -> None:
     assert r[8:150] == [0.01] * 142
 
 
+def test_warmup_begins_where_it_is_told() -> None:
+    # PySlowFast from scratch: from a tenth, along a line to the cosine at the end of the warm-up
+    r = rates(schedule="cosine", warmup=5.0, warmup_from=0.1)  # 40 steps
+    end = 0.01 * 0.5 * (1 + math.cos(math.pi * 40 / 400))
+    assert r[:41] == pytest.approx([0.001 + (end - 0.001) * k / 41 for k in range(1, 42)])
+    assert r[40:] == rates(schedule="cosine")[40:]
+
+
+SEVERAL = Split(
+    ("a", "b", "c"),
+    tuple(Sample(f"{i}", -1, f"{i}", actions=(Action(i % 2),)) for i in range(20)),
+    (),
+)
+
+
+def test_several_labels_are_learned_one_by_one() -> None:
+    p = plan(PRETRAINED, SEVERAL)
+    assert (p.loss, p.card.activation, p.class_weights) == ("bce", "sigmoid", None)
+    assert any("mean average precision" in word for word in p.words)
+    assert "warning: 1 classes are on no training video: 'c'" in p.words
+    assert plan(PRETRAINED, 20).loss == "cross_entropy"
+    assert plan(replace(PRETRAINED, loss="bce"), 20).card.activation == "sigmoid"
+    for changes in ({"loss": "cross_entropy"}, {"class_weights": True}):
+        with pytest.raises(UserError, match="several"):
+            plan(replace(PRETRAINED, **changes), SEVERAL)  # type: ignore[arg-type]
+
+
 REFUSED = [
     (Recipe(freeze_backbone=True), "--pretrained"),
     (Recipe(sampling="segments", stride=2), "--stride"),
@@ -225,6 +258,11 @@ REFUSED = [
     (Recipe(test_crop=300), "--test-crop 300"),
     (Recipe(epochs=2, warmup=2.0), "--warmup 2"),
     (Recipe(accumulate_to=300), "there are 200"),
+    (Recipe(milestones=(0.8, 0.4)), "--milestones"),
+    (Recipe(milestones=(20.0, 40.0)), "--milestones"),
+    (Recipe(warmup_from=1.0), "--warmup-from"),
+    (Recipe(head_lr=0.0), "--head-lr"),
+    (Recipe(precise_norm=-1), "--precise-norm"),
     (Recipe(batch=300), "there are 200"),
     (Recipe(batch=3, accumulate_to=64), "multiple of 3"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -25,11 +26,15 @@ import torch
 pytest.importorskip("lightning")
 
 import nonlocalnet.train as train_module
+import nonlocalnet.training.run as run_module
 from nonlocalnet.datasets import VideoDataset, ViewDataset
 from nonlocalnet.errors import UserError
 from nonlocalnet.folders import read_folder
 from nonlocalnet.models import create_model
+from nonlocalnet.precision import mean_average_precision
 from nonlocalnet.recipes import RECIPES, Recipe
+from nonlocalnet.samples import Action, Split
+from nonlocalnet.scoring import score
 from nonlocalnet.synthetic import render_reunion
 from nonlocalnet.train import train
 from nonlocalnet.training import batches, checkpoint, validate
@@ -444,6 +449,89 @@ def test_it_learns_from_a_plain_folder(tmp_path: Path) -> None:
     losses = [line["loss"] for line in result.curves if "loss" in line]
     assert losses[-1] < 0.3 * losses[0]
     assert result.accuracy == 1.0
+
+
+# --- several labels, true statistics
+
+
+def _two_labels_each(data: Path, *_: object) -> Split:
+    """What the balls' colours are and where they go, as two labels of each video."""
+    split = read_folder(data)
+    train, val = (
+        tuple(
+            replace(s, label=-1, actions=(Action(s.label // 2), Action(2 + s.label % 2)))
+            for s in side
+        )
+        for side in (split.train, split.val)
+    )
+    return replace(split, classes=("different", "same", "left", "right"), train=train, val=val)
+
+
+def test_several_labels_a_video(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "read_folder", _two_labels_each)
+    recipe = replace(TINY, epochs=2, class_weights=None)
+    result = train(folder, recipe, tmp_path / "run", quiet=True)
+    checks = [line for line in result.curves if "validation loss" in line]
+    assert [line["step"] for line in checks] == [4, 8]
+    assert result.accuracy == max(c["validation mean average precision"] for c in checks)
+    assert "first answer right" in result.curves[0]
+    assert 0.3 < result.curves[0]["loss"] < 1.5  # the mean over four classes, not their sum
+    best = load(tmp_path / "run")
+    assert best.card.activation == "sigmoid"  # type: ignore[union-attr]
+    views = ViewDataset(_two_labels_each(folder).val, best.card, 1, 1)  # type: ignore[arg-type]
+    items = [views[i] for i in range(len(views))]
+    logits = [score(best, item.clips)[0].tolist() for item in items]  # type: ignore[union-attr]
+    there = [[float(k in item.sample.labels) for k in range(4)] for item in items]  # type: ignore[union-attr]
+    assert result.accuracy == pytest.approx(mean_average_precision(logits, there))
+    losses = [
+        math.log1p(math.exp(-v if t else v))
+        for row, wanted in zip(logits, there, strict=True)
+        for v, t in zip(row, wanted, strict=True)
+    ]
+    found = max((c["validation mean average precision"], -c["validation loss"]) for c in checks)
+    assert -found[1] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    again = train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+    assert any("is finished" in word for word in again.words)
+
+
+def test_precise_statistics_are_validated_and_leave_training_alone(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(TINY, precise_norm=3)
+    with monkeypatch.context() as patch:
+        _at_step(patch, 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(folder, recipe, tmp_path / "run", quiet=True)
+    train(folder, recipe, tmp_path / "run", resume=True, quiet=True)
+    train(folder, recipe, tmp_path / "straight", quiet=True)
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+    # the weights, and what goes on with them, are those of the run without
+    ours, others = (checkpoint.read(p / "last.ckpt") for p in (tmp_path / "run", whole))
+    for name, tensor in others["model"].items():
+        assert torch.equal(ours["model"][name], tensor), name
+    assert torch.equal(ours["random"][0]["cpu"], others["random"][0]["cpu"])
+
+    one = replace(recipe, epochs=1)
+    train(folder, one, tmp_path / "one", quiet=True)
+    best = load(tmp_path / "one")
+    # after 4 steps of 8 clips, those of the steps 4, 5 and 6, which are of a second epoch
+    videos = VideoDataset(read_folder(folder).train, best.card, TINY.seed)  # type: ignore[arg-type]
+    order = epoch_order(32, TINY.seed, 1)[:24]
+    state = checkpoint.read(tmp_path / "one" / "last.ckpt")["model"]
+    network = create_model(**best.card.architecture)  # type: ignore[union-attr]
+    network.load_state_dict(state)
+    values: list[torch.Tensor] = []
+    network.get_submodule("bn1").register_forward_pre_hook(lambda _, x: values.append(x[0]))
+    clips = torch.stack([videos[1, index][0] for index in order])  # type: ignore[index]
+    with torch.no_grad():
+        network.train()(normalize(clips, best.card))  # type: ignore[arg-type]
+    columns = values[0].transpose(0, 1).flatten(1)
+    norm = best.get_submodule("bn1")
+    torch.testing.assert_close(norm.running_mean, columns.mean(1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, columns.var(1), rtol=1e-3, atol=1e-6)
+    assert not torch.equal(norm.running_mean, state["bn1.running_mean"])  # type: ignore[arg-type]
 
 
 # --- files and folders

@@ -64,10 +64,10 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
 
 def test_sampler_starts_anywhere() -> None:
     p = plan()  # 2 steps an epoch of 4 batches of 2, 3 epochs
-    whole = list(StepSampler(p, 23, 0, 0))
-    assert len(whole) == len(StepSampler(p, 23, 0, 0)) == 3 * 2 * 4
+    whole = list(StepSampler(p, 23, range(p.steps), 0))
+    assert len(whole) == len(StepSampler(p, 23, range(p.steps), 0)) == 3 * 2 * 4
     for step in range(p.steps + 1):
-        assert list(StepSampler(p, 23, step, 0)) == whole[4 * step :]
+        assert list(StepSampler(p, 23, range(step, p.steps), 0)) == whole[4 * step :]
     for epoch in range(3):
         keys = [key for batch in whole[8 * epoch : 8 * epoch + 8] for key in batch]
         assert {e for e, _ in keys} == {epoch}
@@ -357,6 +357,34 @@ def test_optimizers_follow_the_plan() -> None:
     assert adamw.defaults["lr"] == 0.25
 
 
+def test_tsms_rates() -> None:
+    """Head's weight 5, its bias 10, other biases 2 without decay, norms 1 without decay."""
+    network = tiny()
+    optimizer = make_optimizer(network, plan(head_lr=5.0, bias_lr=2.0, bias_decay=False))
+    found = {
+        id(p): (group["rate"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    got = {name: found[id(p)] for name, p in network.named_parameters()}
+    assert got["fc.weight"] == (5.0, 1e-4)
+    assert got["fc.bias"] == (10.0, 0.0)
+    assert got["conv1.weight"] == (1.0, 1e-4)
+    assert got["layer2.0.non_local.g.bias"] == (2.0, 0.0)
+    assert got["bn1.bias"] == got["layer2.0.non_local.norm.weight"] == (1.0, 0.0)
+
+
+def test_partial_norms_are_all_but_the_first() -> None:
+    network, p = tiny(), replace(plan(), freeze_later_norms=True)
+    freeze(network, p)
+    set_modes(network, p)
+    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm3d)}
+    assert len(norms) > 2
+    for name, norm in norms.items():
+        assert norm.training == norm.weight.requires_grad == (name == "bn1")
+    assert network.get_submodule("layer2.0.non_local.norm").training
+
+
 def test_frozen_backbone_leaves_head_and_blocks() -> None:
     network, p = tiny(), replace(plan(), freeze_backbone=True)
     freeze(network, p)
@@ -402,6 +430,22 @@ def test_start_from_another_run(tmp_path: Path) -> None:
     assert f"{total - new - 2} of {total} tensors" in words
     with pytest.raises(UserError, match=r"c2d_tiny.*do not fit c2d_resnet18"):
         start_from(make_network(Recipe(model="c2d_resnet18", non_local=0), 2), str(tmp_path))
+
+
+def test_a_backbone_without_blocks_and_head(tmp_path: Path) -> None:
+    """How Caffe2's long clips begin; with them is the paper's sentence."""
+    save(tiny(), tmp_path / "model.safetensors")
+    theirs = tiny().state_dict()
+    for everything in (True, False):
+        torch.manual_seed(1)
+        other = make_network(Recipe(model="c2d_tiny", non_local=1), 3)
+        fresh = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+        words = start_from(other, str(tmp_path), everything)
+        state = other.state_dict()
+        for name in ("fc.weight", "layer2.0.non_local.theta.weight"):
+            assert torch.equal(state[name], (theirs if everything else fresh)[name])
+        assert torch.equal(state["conv1.weight"], theirs["conv1.weight"])
+        assert ("new are the head" in words) != everything
 
 
 def test_unknown_model_is_a_sentence() -> None:

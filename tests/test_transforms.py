@@ -14,8 +14,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from nonlocalnet import transforms
-from nonlocalnet.card import Card
+from nonlocalnet.card import Card, Cropping
 from nonlocalnet.errors import UserError
+from nonlocalnet.transforms import multi_scale_box, train_transform
 
 SMALL = Card(short_side=32, crop=28, test_crop=32, jitter=(32, 40))
 sides = st.integers(1, 300)
@@ -289,3 +290,38 @@ def test_the_whole_frame() -> None:
     smaller = transforms.test_crops(frames, Card(short_side=32, test_crop=8), 0)
     assert smaller.shape == (1, 3, 2, 32, 48)
     assert transforms.centre_crop(0) is None
+
+
+@pytest.mark.parametrize(("cropping", "sizes", "places"), [("tsn", 10, 13), ("mmaction", 2, 5)])
+def test_multi_scale_boxes(cropping: Cropping, sizes: int, places: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(3000):
+        rows, columns = multi_scale_box(100, 160, cropping, generator)
+        assert 0 <= rows.start < rows.stop <= 100
+        assert 0 <= columns.start < columns.stop <= 160
+        seen.add((rows.start, rows.stop, columns.start, columns.stop))
+    shapes = {(b - a, d - c) for a, b, c, d in seen}
+    assert len(shapes) == sizes
+    assert (100, 100) in shapes
+    small = min(shapes)  # the smallest has room for each place to be another
+    assert len({box for box in seen if (box[1] - box[0], box[3] - box[2]) == small}) == places
+    if cropping == "tsn":  # sides are one step apart at most
+        assert shapes >= {(66, 66), (66, 75), (75, 66), (87, 100)}
+        assert (66, 100) not in shapes
+    else:
+        assert shapes == {(100, 100), (80, 80)}
+
+
+def test_multi_scale_crops_are_resized_rectangles() -> None:
+    card = Card(crop=8, jitter=(8, 8), cropping="tsn", flip=False)
+    rows = torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 64, 3)
+    frames = rows.repeat(2, 1, 1, 1)
+    clip = train_transform(frames, card, torch.Generator().manual_seed(3))
+    assert clip.shape == (3, 2, 8, 8)
+    box, _ = multi_scale_box(40, 64, "tsn", torch.Generator().manual_seed(3))
+    height = (box.stop - box.start) / 8
+    middles = box.start + height * (torch.arange(8) + 0.5) - 0.5
+    assert (clip[0, 0, :, 0] - middles).abs()[1:-1].max() <= 0.5
+    again = train_transform(frames, card, torch.Generator().manual_seed(3))
+    assert torch.equal(clip, again)

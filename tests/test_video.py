@@ -6,7 +6,7 @@ import os
 import pickle
 import resource
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -214,6 +214,57 @@ def test_far_frames_are_reached_by_key_frames(
         decoded.clear()
         video.frames([9, 14])
         assert len(decoded) == 15  # too near for a second seek
+
+
+def given_to_the_decoder(path: Path, order: Sequence[int]) -> tuple[list[int], NDArray[np.uint8]]:
+    """Times of the packets that were decoded for these frames, and the frames."""
+    seen: list[int] = []
+    original = Video._needed
+
+    def noting(self: Video, wanted: set[int], given: set[int]) -> Iterator[av.Packet | None]:
+        for packet in original(self, wanted, given):
+            seen.extend([] if packet is None else [packet.pts])
+            yield packet
+
+    with pytest.MonkeyPatch.context() as patch, Video(path) as video:
+        patch.setattr(Video, "_needed", noting)
+        patch.setattr(Video, "_in_sequence", no_sequence)
+        return seen, video.frames(order).numpy()
+
+
+KINDS = {
+    "pyramid": "bframes=8:b-adapt=0:b-pyramid=normal",
+    "no pyramid": "bframes=3:b-adapt=0:b-pyramid=none",
+    "slices": "bframes=3:b-adapt=0:slices=4",
+    "interlaced": "bframes=3:b-adapt=0:interlaced=1:tff=1",
+    "many references": "bframes=16:b-adapt=0:ref=16:direct=temporal:weightb=1",
+}
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_that_nothing_leans_on_are_not_decoded(
+    kind: str, container: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "film"
+    params = f"{made.REPEATABLE}:keyint=250:scenecut=0:{KINDS[kind]}"
+    made.encode(path, container=container, options={"x264-params": params})
+    expected = made.decode(path)
+    decoded, frames = given_to_the_decoder(path, range(20, 50, 3))
+    for number, frame in zip(range(20, 50, 3), frames, strict=True):
+        assert np.array_equal(frame, expected[number])
+    assert len(decoded) < 40  # of 50 and those that the decoder takes in advance
+    decoded, _ = given_to_the_decoder(path, range(20, 50))
+    assert len(decoded) < 50  # none of those wanted is left out, many of those before are
+    assert len(given_to_the_decoder(path, range(60))[0]) == 60
+
+
+@pytest.mark.parametrize("name", ["open_gop_hevc.mp4", "mpeg4_b_frames.mp4", "no_b_frames.mp4"])
+def test_every_picture_is_decoded_where_nothing_tells_what_leans_on_it(
+    name: str, folder: Path
+) -> None:
+    decoded, _ = given_to_the_decoder(encoded(folder, name), [10])
+    assert len(decoded) >= 11
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,12 +13,13 @@ from typing import Any
 
 from ..errors import UserError
 
-KEY = re.compile(r"(?:(\w+?)[_/ ])?(loss|top1|top5|accuracy)|block (.+)")
+KEY = re.compile(r"(?:(\w+?)[_/ ])?(loss|top1|top5|accuracy|mean average precision)|block (.+)")
 QUANTITIES = {
     "loss": "loss",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "accuracy": "accuracy",
+    "mean average precision": "mean average precision",
 }
 PARTS = {
     None: "training",
@@ -47,7 +48,7 @@ class Curve:
 
     @property
     def share(self) -> bool:
-        return "accuracy" in self.quantity
+        return self.quantity.endswith(("accuracy", "precision"))
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -47,17 +47,17 @@ def _cut(plan: Plan, order: list[int], epoch: int, place: int, rank: int) -> lis
 
 
 class StepSampler(Sampler[list[Key]]):
-    """The batches of a run from any step on, to its end: one loader lasts over all epochs."""
+    """The batches of the steps of a range: one loader lasts over all epochs."""
 
-    def __init__(self, plan: Plan, clips: int, start: int, rank: int) -> None:
-        self.plan, self.clips, self.start, self.rank = plan, clips, start, rank
+    def __init__(self, plan: Plan, clips: int, steps: range, rank: int) -> None:
+        self.plan, self.clips, self.steps, self.rank = plan, clips, steps, rank
 
     def __len__(self) -> int:
-        return (self.plan.steps - self.start) * self.plan.accumulate
+        return len(self.steps) * self.plan.accumulate
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, list[int]()
-        for step in range(self.start, self.plan.steps):
+        for step in self.steps:
             now, place = divmod(step, self.plan.steps_per_epoch)
             if now != epoch:
                 epoch, order = now, epoch_order(self.clips, self.plan.seed, now)
@@ -68,7 +68,8 @@ class StepSampler(Sampler[list[Key]]):
 class Batch:
     """What one forward pass learns from; broken files are beside it, not in it.
 
-    clips: (B, 3, T, S, S) uint8, B = 0 if every file was broken. labels: (B,) int64.
+    clips: (B, 3, T, S, S) uint8, B = 0 if every file was broken. labels: (B,) int64, or (B, K)
+    float32 where a video may have several.
     seconds: reading time, summed over the clips.
     """
 
@@ -97,7 +98,7 @@ def _collate(items: list[tuple[Any, float]]) -> Batch:
     good = [item for item, _ in items if not isinstance(item, Broken)]
     broken = tuple(item for item, _ in items if isinstance(item, Broken))
     clips = torch.stack([clip for clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8)
-    labels = torch.tensor([label for _, label in good], dtype=torch.int64)
+    labels = torch.stack([torch.as_tensor(label) for _, label in good]) if good else torch.empty(0)
     return Batch(clips, labels, broken, sum(seconds for _, seconds in items))
 
 
@@ -109,9 +110,9 @@ def _leave_signals_to_parent(_: int) -> None:
 
 
 def read_batches(
-    videos: VideoDataset, plan: Plan, start: int, rank: int, pin: bool, stop: Stop
+    videos: VideoDataset, plan: Plan, steps: range, rank: int, pin: bool, stop: Stop
 ) -> Generator[Batch, None, None]:
-    """The batches of a run from a step on; `pin` holds them where a GPU copies them quickly.
+    """The batches of these steps; `pin` holds them where a GPU copies them quickly.
 
     Neither reads nor moves torch's global random state. Raises `UserError` if a reading process
     dies, `Starved` if `stop` is asked for and no batch comes.
@@ -120,7 +121,7 @@ def read_batches(
         _Timed(videos),
         plan.workers,
         _collate,
-        batch_sampler=StepSampler(plan, len(videos), start, rank),
+        batch_sampler=StepSampler(plan, len(videos), steps, rank),
         begin=_leave_signals_to_parent,
         pin_memory=pin,
     )

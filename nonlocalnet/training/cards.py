@@ -27,6 +27,7 @@ def derive_card(recipe: Recipe, classes: tuple[str, ...], base: Card, words: lis
         stride=recipe.stride or (1 if sampling == "segments" else base.stride),
         sampling=sampling,
         beyond=recipe.beyond or base.beyond,
+        cropping=recipe.cropping or base.cropping,
         flip=_flip(recipe, classes, words),
     )
     if (recipe.frames, recipe.stride, recipe.sampling) == (None, None, None):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..card import Card
 from ..errors import UserError
 from ..machine import Machine
-from ..recipes import Optimizer, Precision, Recipe, Schedule, check
+from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, check
 from ..samples import Split
 from .cards import derive_card
 
@@ -31,6 +30,9 @@ class Plan:
     pretrained: str | None
     freeze_backbone: bool
     freeze_norm: bool
+    freeze_later_norms: bool
+    sync_norm: bool
+    precise_norm: int  # steps
     epochs: int
     steps_per_epoch: int
     warmup_steps: int
@@ -39,11 +41,17 @@ class Plan:
     processes: int
     optimizer: Optimizer
     schedule: Schedule
+    milestones: tuple[float, ...]  # parts of the run
+    warmup_from: float
     lr: float
+    head_lr: float
+    bias_lr: float
     momentum: float
     nesterov: bool
     weight_decay: float
+    bias_decay: bool
     clip_grad: float
+    loss: Loss
     class_weights: tuple[float, ...] | None
     precision: Precision
     seed: int
@@ -72,7 +80,8 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
     """
     words: list[str] = []
     check(recipe)
-    _refuse(split)
+    loss = _loss(recipe, split, words)
+    _refuse(split, words)
     made = card.architecture
     card = derive_card(recipe, split.classes, card, words)
     if _stem(recipe) != recipe.stem:
@@ -97,34 +106,25 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
     if workers is None:
         workers = max(1, min(16, machine.cores - 1))
         words.append(f"reading processes: {workers}, of cores there are {machine.cores}")
-    return Plan(
-        architecture=made or architecture(recipe, len(split.classes)),
-        card=card,
-        pretrained=recipe.pretrained,
-        freeze_backbone=recipe.freeze_backbone,
-        freeze_norm=recipe.freeze_norm,
-        epochs=epochs,
-        steps_per_epoch=per_epoch,
-        warmup_steps=_warmup(recipe, epochs, per_epoch, words),
-        batch=batch,
-        accumulate=accumulate,
-        processes=machine.processes,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        lr=_lr(recipe, step, words),
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        clip_grad=recipe.clip_grad,
-        class_weights=_class_weights(recipe, split, words),
-        precision=_precision(recipe, machine, words),
-        seed=recipe.seed,
-        workers=workers,
-        save_seconds=recipe.save_seconds,
-        save_steps=recipe.save_steps,
-        log_steps=recipe.log_steps or max(1, min(20, per_epoch // 5)),
-        words=tuple(words),
-    )
+    derived: dict[str, Any] = {
+        "architecture": made or architecture(recipe, len(split.classes)),
+        "card": replace(card, activation="sigmoid" if loss == "bce" else "softmax"),
+        "epochs": epochs,
+        "steps_per_epoch": per_epoch,
+        "warmup_steps": _warmup(recipe, epochs, per_epoch, words),
+        "batch": batch,
+        "accumulate": accumulate,
+        "processes": machine.processes,
+        "lr": _lr(recipe, step, words),
+        "loss": loss,
+        "class_weights": None if loss == "bce" else _class_weights(recipe, split, words),
+        "precision": _precision(recipe, machine, words),
+        "workers": workers,
+        "log_steps": recipe.log_steps or max(1, min(20, per_epoch // 5)),
+        "words": tuple(words),
+    }
+    said = {f.name: getattr(recipe, f.name) for f in fields(Plan) if f.name not in derived}
+    return Plan(**said, **derived)
 
 
 def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
@@ -155,38 +155,36 @@ def _stem(recipe: Recipe) -> str | None:
     return "slowfast" if recipe.stem is None and deep and few else recipe.stem
 
 
-SCHEDULES: dict[Schedule, Callable[[float], float]] = {
-    # factor on the learning rate at a point 0 <= x < 1 of the run
-    # the paper: divided by 10 at 150k and 300k of 400k steps
-    "steps": lambda x: 0.1 ** ((x >= 150 / 400) + (x >= 300 / 400)),
-    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
-    # up from 1/25 over three tenths, then down to nothing, both along a cosine
-    "one_cycle": lambda x: (
-        1 - 0.96 * 0.5 * (1 + math.cos(math.pi * x / 0.3))
-        if x < 0.3
-        else 0.5 * (1 + math.cos(math.pi * (x - 0.3) / 0.7))
-    ),
-}
+def _loss(recipe: Recipe, split: Split, words: list[str]) -> Loss:
+    if not split.several:
+        return recipe.loss or "cross_entropy"
+    if recipe.loss == "cross_entropy":
+        raise UserError(
+            "these videos have several labels each, and --loss cross_entropy is for one: leave"
+            " --loss out, or take bce"
+        )
+    if recipe.class_weights:
+        raise UserError("--class-weights is for videos with one label each; these have several")
+    words.append(
+        "videos with several labels: each class is learned by itself (sigmoid, binary"
+        " cross-entropy) and the network judged by mean average precision"
+    )
+    return "bce"
 
 
-def learning_rate(plan: Plan, step: int) -> float:
-    """The learning rate of a step, counted from 0: a pure function, so a resumed run has it too."""
-    rate = plan.lr * SCHEDULES[plan.schedule](step / plan.steps)
-    if step < plan.warmup_steps:
-        rate *= (step + 1) / (plan.warmup_steps + 1)
-    return rate
-
-
-def _refuse(split: Split) -> None:
+def _refuse(split: Split, words: list[str]) -> None:
     if len(split.classes) < 2:
         raise UserError(
             f"there is only one class, {split.classes[0]!r}: telling classes apart takes two"
             if split.classes
             else "there are no classes: the folder needs one sub-folder of videos per class"
         )
-    counts = Counter(sample.label for sample in split.train)
+    counts = Counter(label for sample in split.train for label in sample.labels)
     empty = [name for i, name in enumerate(split.classes) if not counts[i]]
-    if empty:
+    if empty and split.several:
+        named = ", ".join(map(repr, empty[:5])) + (" ..." if len(empty) > 5 else "")
+        words.append(f"warning: {len(empty)} classes are on no training video: {named}")
+    elif empty:
         raise UserError(
             f"no training clips for {', '.join(map(repr, empty))}: add videos or remove the class"
         )

@@ -72,19 +72,22 @@ def _trained(recipe: Recipe, classes: int) -> nn.Module:
     return network
 
 
-def start_from(network: nn.Module, source: str) -> str:
+def start_from(network: nn.Module, source: str, everything: bool = True) -> str:
     """Fill a network with trained weights, as far as they fit; what was done, in words.
 
-    source: "imagenet", a run folder or checkpoint of ours, or a file with a 2-D ResNet's weights.
-    The network's card takes over the colours those weights were trained with.
+    source: "imagenet", a run folder or checkpoint of ours, a published network's name, or a file
+        with a 2-D ResNet's weights. The network's card takes over the colours of its training.
+    everything: else its head and non-local blocks are left out, as Caffe2's long clips do.
 
     Raises `UserError` if there are no such weights, or if none fits.
     """
     path = Path(source)
     if source == "imagenet":
         left = load_imagenet(network)
+    elif source in PUBLISHED and not path.exists():
+        left = _from_video(network, ready(source), everything)
     elif path.is_dir() or path.suffix == ".safetensors":
-        left = _from_ours(network, path)
+        left = _from_video(network, path, everything)
     else:
         left = load_imagenet(network, path)
     total = len(network.state_dict())
@@ -93,12 +96,16 @@ def start_from(network: nn.Module, source: str) -> str:
     return text + (f"; new are the head and {new} tensors of non-local blocks" if left else "")
 
 
-def _from_ours(network: nn.Module, path: Path) -> list[str]:
+def _from_video(network: nn.Module, path: Path, everything: bool) -> list[str]:
     other = load(path)
     source, target = other.state_dict(), network.state_dict()
-    fits = {n: t for n, t in source.items() if n in target and t.shape == target[n].shape}
+    fits = {
+        n: t
+        for n, t in source.items()
+        if n in target and t.shape == target[n].shape and (everything or not _is_added(n))
+    }
     left = [n for n in target if n not in fits]
-    strange = [n for n in left if not is_head(n) and ".non_local." not in n]
+    strange = [n for n in left if not _is_added(n)]
     if strange:
         mine, theirs = card_of(network).architecture, card_of(other).architecture
         raise UserError(
@@ -111,15 +118,18 @@ def _from_ours(network: nn.Module, path: Path) -> list[str]:
     return left
 
 
+def _is_added(name: str) -> bool:
+    return is_head(name) or ".non_local." in name
+
+
 def freeze(network: nn.Module, plan: Plan) -> None:
-    """Take the parts that shall not learn out of training: see `Recipe`'s two freezes."""
+    """Take the parts that shall not learn out of training: see `Recipe`'s freezes."""
     if plan.freeze_backbone:
         network.requires_grad_(False)
         for part in _learning_parts(network):
             part.requires_grad_(True)
-    if plan.freeze_norm:
-        for module in _backbone_norms(network):
-            module.requires_grad_(False)
+    for module in _frozen_norms(network, plan):
+        module.requires_grad_(False)
 
 
 def set_modes(network: nn.Module, plan: Plan) -> None:
@@ -128,9 +138,8 @@ def set_modes(network: nn.Module, plan: Plan) -> None:
     if plan.freeze_backbone:
         for part in _learning_parts(network):
             part.train()
-    if plan.freeze_norm:
-        for module in _backbone_norms(network):
-            module.eval()
+    for module in _frozen_norms(network, plan):
+        module.eval()
 
 
 def _learning_parts(network: nn.Module) -> list[nn.Module]:
@@ -139,9 +148,11 @@ def _learning_parts(network: nn.Module) -> list[nn.Module]:
     return [*head, *blocks(network).values()]
 
 
-def _backbone_norms(network: nn.Module) -> list[nn.Module]:
+def _frozen_norms(network: nn.Module, plan: Plan) -> list[nn.Module]:
+    """The backbone's norms that keep what they have; those of the blocks always learn."""
     inside = {id(m) for block in blocks(network).values() for m in block.modules()}
-    return [m for m in _of_kind(network, NORMS) if id(m) not in inside]
+    norms = [m for m in _of_kind(network, NORMS) if id(m) not in inside]
+    return norms if plan.freeze_norm else norms[1:] if plan.freeze_later_norms else []
 
 
 def _of_kind(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
@@ -149,14 +160,22 @@ def _of_kind(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.
 
 
 def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """The plan's optimizer over all that learns; norm parameters get no weight decay."""
-    plain = {id(p) for m in _of_kind(network, NORMS) for p in m.parameters(recurse=False)}
-    learning = [p for p in network.parameters() if p.requires_grad]
+    """The plan's optimizer over all that learns, in groups that differ in rate and decay.
+
+    Norm parameters have no weight decay; `rate` of a group is a factor on the learning rate.
+    """
+    norms = {id(p) for m in _of_kind(network, NORMS) for p in m.parameters(recurse=False)}
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in network.named_parameters():
+        bias = name.endswith("bias") and id(p) not in norms
+        rate = (plan.head_lr if is_head(name) else 1.0) * (plan.bias_lr if bias else 1.0)
+        plain = id(p) in norms or (bias and not plan.bias_decay)
+        if p.requires_grad:
+            kinds.setdefault((rate, 0.0 if plain else plan.weight_decay), []).append(p)
     groups = [
-        {"params": [p for p in learning if id(p) not in plain], "weight_decay": plan.weight_decay},
-        {"params": [p for p in learning if id(p) in plain], "weight_decay": 0.0},
+        {"params": params, "rate": rate, "weight_decay": decay}
+        for (rate, decay), params in kinds.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if plan.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=plan.lr)
     return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, nesterov=plan.nesterov)

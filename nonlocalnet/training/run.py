@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from ..card import Card, card_of, set_card
@@ -20,9 +20,11 @@ from ..models import MODELS, create_model
 from ..recipes import FREE, Recipe, check
 from ..samples import Sample, Split
 from . import checkpoint
+from .norms import synchronize
 from .plan import Plan, derive
 from .prepare import describe_start, freeze, make_network, make_optimizer, start_from
 from .probe import first_broken_weight
+from .processes import everyones
 
 try:
     from lightning.fabric import Fabric
@@ -41,7 +43,7 @@ class State:
 
     step: int = 0  # steps done
     validated: int = 0  # epochs done, validation included
-    best: tuple[float, float] | None = None  # accuracy and minus the loss on validation
+    best: tuple[float, float] | None = None  # on validation: the measure, minus the loss
     clips: int = 0  # read in this epoch
     # since the last line of the log: loss, weight, right answers, clips
     sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -70,6 +72,11 @@ class Run:
     state: State
     words: list[str]
 
+    @property
+    def measure(self) -> str:
+        """What validation measures, larger is better."""
+        return "mean average precision" if self.split.several else "accuracy"
+
 
 def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
     """A run ready for its next step.
@@ -91,7 +98,7 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
     if recipe.pretrained == recipe.model:
         words.append(f"starts from {recipe.model}, with a new head")
     elif recipe.pretrained is not None and saved is None:
-        words.append(start_from(network, recipe.pretrained))
+        words.append(start_from(network, recipe.pretrained, recipe.pretrained_blocks))
     if saved is not None:
         recipe = replace(recipe, accumulate_to=saved["plan"]["step_clips"])
         mean, std = saved["plan"]["mean"], saved["plan"]["std"]
@@ -99,6 +106,8 @@ def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
         machine = replace(machine, fits=saved["plan"]["batch"])
     plan, fabric = _plan(recipe, split, machine, network)
     set_card(network, replace(plan.card, architecture=card_of(network).architecture))
+    if plan.sync_norm and plan.processes > 1:
+        synchronize(network)
     freeze(network, plan)
     optimizer = make_optimizer(network, plan)
     words += [*plan.words, *describe_start(network, optimizer)]
@@ -124,11 +133,9 @@ def _network(recipe: Recipe, saved: dict[str, Any] | None, classes: int) -> nn.M
     return network
 
 
-def total(run: Run, sums: Tensor) -> Tensor:
-    """The sum of a tensor over the processes of a run, on the CPU. Every process calls it."""
-    if run.plan.processes == 1:
-        return sums
-    return cast(Tensor, run.fabric.all_reduce(sums.to(run.fabric.device), reduce_op="sum")).cpu()
+def whole(run: Run) -> nn.Module:
+    """The network, complete in this process. Every process calls it."""
+    return run.network
 
 
 def _plan(
@@ -149,7 +156,7 @@ def _plan(
         shape = (3, c.frames, c.crop, c.crop)
         fits = clips_that_fit(network, machine, shape, share, draft.precision)
         least = fabric.all_reduce(torch.tensor(fits, device=fabric.device), reduce_op="min")
-        fits = int(cast(Tensor, least))
+        fits = int(cast(torch.Tensor, least))
         machine = replace(machine, fits=fits)
     return derive(recipe, split, machine, card_of(network)), fabric
 
@@ -255,10 +262,7 @@ def save_state(run: Run) -> None:
             f" checkpoint stays as it is; train again with a lower learning rate, such as --lr"
             f" {plan.lr / 4:.3g}"
         )
-    random: list[Any] = [checkpoint.random_state(fabric.device)]
-    if plan.processes > 1:
-        random = [None] * plan.processes
-        torch.distributed.all_gather_object(random, checkpoint.random_state(fabric.device))
+    random = everyones(fabric, checkpoint.random_state(fabric.device))
     if fabric.is_global_zero:
         figures = {
             "steps": plan.steps,

@@ -6,14 +6,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..card import card_of
+from ..card import Activation, card_of
 from ..datasets import Broken, Views
-from ..scoring import aggregate, score
+from ..recipes import Loss
+from ..samples import Sample, present
+from ..scoring import score
 from ..transforms import normalize
 from .interrupt import Starved, Stop
+from .loss import LOSSES, right
 from .probe import block_shares
+
+LOSS_OF: dict[Activation, Loss] = {"softmax": "cross_entropy", "sigmoid": "bce"}
 
 
 @dataclass
@@ -21,9 +26,11 @@ class Validation:
     """Sums over videos, so that those of several processes can be added."""
 
     right: int = 0
-    loss: float = 0.0  # cross-entropy of the scores
+    loss: float = 0.0
     videos: int = 0
     broken: list[Broken] = field(default_factory=list)
+    # of videos with several labels: logits and labels, (K,) each
+    answers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     blocks: dict[str, float] = field(default_factory=dict)  # what each adds to its input
 
 
@@ -52,11 +59,22 @@ def _validate(
             device = next(network.parameters()).device
             result.blocks = block_shares(network, normalize(clips.to(device), card))
         for views, logits in zip(group, score(network, clips, batch), strict=True):
-            scores = aggregate(logits[None], card)
-            result.right += int(scores.argmax() == views.sample.label)
-            result.loss -= float(scores[views.sample.label].clamp_min(1e-30).log())
+            target = _target(views.sample, len(logits))
+            result.right += int(right(logits[None], target[None]))
+            result.loss += float(
+                LOSSES[LOSS_OF[card.activation]](logits[None], target[None], None)[0]
+            )
             result.videos += 1
+            if views.sample.label < 0:
+                result.answers.append((logits, target))
     return result
+
+
+def _target(sample: Sample, classes: int) -> Tensor:
+    """The label; or (K,), what is seen anywhere in the video [PySlowFast, Charades]."""
+    if sample.label >= 0:
+        return torch.tensor(sample.label)
+    return present(sample.actions, classes, sample.start, sample.end)
 
 
 def _grouped(
