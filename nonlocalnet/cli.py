@@ -14,10 +14,11 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, commands, overview, results, zoo
+from . import __version__, commands, overview, planning, results, zoo
 from .errors import UserError
 from .flags import NonLocal
-from .recipes import RECIPES, Recipe
+from .protocols import RECIPES
+from .recipes import Recipe
 from .terminal import OutputError, unwritable
 
 Command = Callable[..., int]
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "attend": commands.attend,
     "show": overview.show,
     "cost": overview.cost,
+    "recipes": planning.recipes,
     "weights": zoo.weights,
     "convert": zoo.convert,
     "doctor": commands.doctor,

@@ -25,7 +25,8 @@ from .folders import read_test_folder
 from .look import Sight, percent
 from .metrics import Result
 from .picture import draw
-from .recipes import RECIPES, Recipe
+from .protocols import RECIPES
+from .recipes import Recipe
 from .report import Picture, Run, read_log, write_report
 from .sight import attend_video
 from .synthetic import CLASSES, FPS, Clip, Reunion, clip_path, draw_clip, render_reunion

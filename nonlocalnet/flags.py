@@ -19,7 +19,8 @@ from .machine import Device, this_machine
 from .models import IMAGE_MODELS, MODELS, InflateStyle, create_model
 from .positions import Mode
 from .presets import PRESETS
-from .recipes import RECIPES, PairwiseName, Stage
+from .protocols import RECIPES
+from .recipes import PairwiseName, Stage
 from .sizes import SIZES
 from .terminal import download_bar
 from .weights.published import PUBLISHED

@@ -11,11 +11,13 @@ from itertools import pairwise
 from typing import Literal
 
 from .block import Init, Norm, Subsample, ZeroInit
-from .card import Beyond, Cropping, Sampling
+from .card import CROPS, Aggregate, Beyond, Cropping, Sampling, Starts, Window
 from .errors import UserError
+from .head import Head
 from .machine import Device
 from .models import MODELS
 from .positions import Mode
+from .presets import PRESETS
 
 Stage = Literal["res2", "res3", "res4", "res5", "slowfast", "tsm"]  # or a layout of five
 PairwiseName = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
@@ -34,22 +36,26 @@ class Recipe:
     """Name of the network, such as i3d_resnet50; or a trained one, by path or published name."""
     non_local: int | Stage | tuple[str, ...] = 5
     """Non-local blocks: 0, 1, 5 or 10, a stage (one block there), or names such as layer3.4."""
-    pairwise: PairwiseName = "embedded_gaussian"
-    """The pairwise function f of the non-local operation (paper, section 3.2)."""
-    mode: Mode = "spacetime"
-    """What a position of a block sees: all, its own frame, or its own place over time."""
-    subsample: Subsample = "before"
-    """The paper's 1x2x2 pooling of a block's keys: before or after the embeddings, or none."""
+    preset: str | None = None
+    """A codebase whose layers, blocks, head and views hold where nothing else is said."""
+    pairwise: PairwiseName | None = None
+    """The pairwise function f (paper, section 3.2); None is embedded_gaussian, or the preset's."""
+    mode: Mode | None = None
+    """What a position of a block sees: all (None), its own frame, or its own place over time."""
+    subsample: Subsample | None = None
+    """The paper's 1x2x2 pooling of a block's keys: before (None) or after phi and g, or none."""
     scale: Literal["1/sqrt(d)"] | None = None
     """Factor on theta . phi: none (paper), or 1/sqrt(d) (Caffe2, PySlowFast)."""
-    norm: Norm = "batch"
-    """Norm after a block's output weights."""
+    norm: Norm | None = None
+    """Norm after a block's output weights; None is batch, or the preset's."""
     zero_init: ZeroInit | None = None
     """Where a block starts at zero, so that it begins as the identity; `none` starts awake."""
-    init: Init = "normal"
-    """A block's first weights: N(0, 0.01^2) (Caffe2's code) or MSRA's (the paper's sentence)."""
+    init: Init | None = None
+    """A block's first weights: N(0, 0.01^2) (Caffe2, None) or MSRA's (the paper's sentence)."""
     stem: str | None = None
     """The network's first layers and their pooling; None is the network's own."""
+    head: Head | None = None
+    """Where the head averages: over all (global), or in 7x7 windows, whose scores are averaged."""
     pretrained: str | None = None
     """First weights: imagenet (a download), a run folder, or a file (ours, or a 2-D ResNet's)."""
     pretrained_blocks: bool = True
@@ -74,6 +80,10 @@ class Recipe:
     """Video frames from one frame of a clip to the next (dense sampling)."""
     sampling: Sampling | None = None
     """Frames from one dense window (paper), or one from each of equal segments (TSN, TSM)."""
+    window: Window | None = None
+    """How long a dense clip counts, and where in it the frames lie (see `clips.Dense`)."""
+    starts: Starts | None = None
+    """Where the dense test clips start (see `clips.Dense`)."""
     beyond: Beyond | None = None
     """A video shorter than the window: repeat its last frame, or start over."""
     crop: int | None = None
@@ -90,6 +100,13 @@ class Recipe:
     """Mirror half of the training clips."""
     colours: Colours | None = None
     """Mean and deviation to normalise by: the paper's code (0.45, 0.225) or ImageNet's."""
+
+    clips: int | None = None
+    """Clips of a video in a test."""
+    crops: int | None = None
+    """Crops of a clip in a test: 1, 3, 5, 6, 10, or 0 for the whole frame (paper)."""
+    aggregate: Aggregate | None = None
+    """How the views of a video become one score: mean score, score of the mean logits, maximum."""
 
     epochs: int | None = None
     """Passes over the training clips."""
@@ -150,78 +167,26 @@ class Recipe:
 FREE = ("workers", "device", "save_seconds", "save_steps", "log_steps", "batch")
 
 
-RECIPES: dict[str, Recipe] = {
-    # A folder of the user's own videos. Nothing is promised: it depends on the videos.
-    #   nonlocalnet train DIR -o runs/mine
-    "folder": Recipe(),
-    # The paper's NL I3D ResNet-50 on Kinetics-400: 32 frames of 64, ImageNet start, 400,000 steps
-    # of 64 clips (paper, section 4, and facebookresearch/video-nonlocal-net).
-    #   torchrun --nproc-per-node 8 -m nonlocalnet train DIR --recipe kinetics_32x2 -o runs/k400
-    # Cost: 6.3e18 floating-point operations (computed: 41.3 G multiply-adds a clip, times three for
-    # training); 44 GPU hours at 40 TFLOP/s sustained, if the disks and decoders keep up.
-    # Expect 74.9 % top-1 and 91.6 % top-5 with 10x3 views (video-nonlocal-net's model zoo,
-    # i3d_nonlocal_32x2_IN_pretrain_400k, on its own copy of Kinetics). NOT MEASURED HERE.
-    # It differs in two things: torchvision's ImageNet weights, and no precise batch norm.
-    "kinetics_32x2": Recipe(
-        model="i3d_resnet50",
-        non_local=5,
-        scale="1/sqrt(d)",
-        pretrained="imagenet",
-        dropout=0.5,
-        frames=32,
-        stride=2,
-        sampling="dense",
-        crop=224,
-        short_side=256,
-        test_crop=256,
-        jitter=(256, 320),
-        flip=True,
-        colours="imagenet",
-        epochs=109,  # 400,000 steps of 64 over 234,643 clips
-        accumulate_to=64,
-        clip_grad=0.0,
-        schedule="steps",
-        warmup=0.0,
-        class_weights=False,
-    ),
-    # The demo's: tiny networks on reunion, 8 frames of 32x32, from nothing.
-    #   nonlocalnet demo
-    "reunion": Recipe(
-        model="i3d_tiny",
-        non_local=1,
-        zero_init="none",  # awake, with MSRA's weights (docs/log.md)
-        init="msra",
-        dropout=0.0,
-        frames=8,
-        stride=1,
-        sampling="dense",
-        crop=32,
-        short_side=32,
-        test_crop=32,
-        jitter=(32, 32),
-        flip=False,  # a mirrored clip moves the other way
-        colours="paper",
-        epochs=8,
-        accumulate_to=32,
-        optimizer="adamw",
-        lr=3e-3,
-        schedule="one_cycle",
-        warmup=0.0,
-        class_weights=False,
-        precision="fp32",
-    ),
-}
-
-
 def check(recipe: Recipe) -> None:
     """Raises `UserError` for values out of range and options that contradict each other."""
     least = {"frames": 1, "stride": 1, "crop": 1, "short_side": 1, "test_crop": 1, "epochs": 1}
-    least |= {"accumulate_to": 1, "batch": 1, "workers": 0, "save_steps": 1, "log_steps": 1}
+    least |= {
+        "accumulate_to": 1,
+        "batch": 1,
+        "workers": 0,
+        "clips": 1,
+        "save_steps": 1,
+        "log_steps": 1,
+    }
     least |= {"precise_norm": 0}
     for name, low in least.items():
         value = getattr(recipe, name)
         if value is not None and value < low:
             raise UserError(f"{_flag(name)} must be at least {low}; it came as {value}")
+    if recipe.preset is not None and recipe.preset not in PRESETS:
+        raise UserError(f"--preset is one of {', '.join(PRESETS)}; it came as {recipe.preset!r}")
+    if recipe.crops is not None and recipe.crops not in CROPS:
+        raise UserError(f"--crops is one of {', '.join(map(str, CROPS))}, not {recipe.crops}")
     for name in ("lr", "head_lr", "bias_lr", "save_seconds"):
         value = getattr(recipe, name)
         if value is not None and not 0 < value < math.inf:

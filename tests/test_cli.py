@@ -21,7 +21,8 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.flags import Network, UsageError, parse_views
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.presets import PRESETS
-from nonlocalnet.recipes import RECIPES, Recipe
+from nonlocalnet.protocols import RECIPES
+from nonlocalnet.recipes import Recipe
 from nonlocalnet.synthetic import render_reunion
 
 SMALL = ["--recipe", "reunion", "--accumulate-to", "8", "--workers", "0", "--device", "cpu"]
@@ -681,8 +682,8 @@ def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_readme() -> None:
-    names = ["check-data", "train", "test", "fuse", "predict", "attend", "show", "cost", "weights"]
-    names += ["convert", "doctor", "demo"]
+    names = ["check-data", "train", "test", "fuse", "predict", "attend", "show", "cost"]
+    names += ["recipes", "weights", "convert", "doctor", "demo"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())
     assert commands.run_test is cli.COMMANDS["test"]

@@ -32,7 +32,8 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.folders import read_folder
 from nonlocalnet.models import create_model
 from nonlocalnet.precision import mean_average_precision
-from nonlocalnet.recipes import RECIPES, Recipe
+from nonlocalnet.protocols import RECIPES
+from nonlocalnet.recipes import Recipe
 from nonlocalnet.samples import Action, Split
 from nonlocalnet.scoring import score
 from nonlocalnet.synthetic import render_reunion

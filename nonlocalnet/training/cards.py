@@ -26,7 +26,12 @@ def derive_card(recipe: Recipe, classes: tuple[str, ...], base: Card, words: lis
         frames=recipe.frames or base.frames,
         stride=recipe.stride or (1 if sampling == "segments" else base.stride),
         sampling=sampling,
+        window=recipe.window or base.window,
+        starts=recipe.starts or base.starts,
         beyond=recipe.beyond or base.beyond,
+        clips=recipe.clips or base.clips,
+        crops=base.crops if recipe.crops is None else recipe.crops,
+        aggregate=recipe.aggregate or base.aggregate,
         cropping=recipe.cropping or base.cropping,
         flip=_flip(recipe, classes, words),
     )

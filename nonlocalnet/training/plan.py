@@ -132,12 +132,9 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
     dropout = recipe.dropout
     if dropout is None:
         dropout = 0.0 if recipe.model.endswith("tiny") else 0.5  # 0.5: the paper
-    return {
-        "name": recipe.model,
-        "num_classes": classes,
-        "non_local": recipe.non_local,
+    said = {
         "stem": _stem(recipe),
-        "dropout": dropout,
+        "head": recipe.head,
         "pairwise": recipe.pairwise,
         "mode": recipe.mode,
         "subsample": recipe.subsample,
@@ -145,6 +142,14 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
         "norm": recipe.norm,
         "zero_init": recipe.zero_init,
         "init": recipe.init,
+        "preset": recipe.preset,
+    }
+    return {
+        "name": recipe.model,
+        "num_classes": classes,
+        "non_local": recipe.non_local,
+        "dropout": dropout,
+        **{name: value for name, value in said.items() if value is not None},
     }
 
 
@@ -152,7 +157,8 @@ def _stem(recipe: Recipe) -> str | None:
     """The paper's first layers leave an eighth of the frames, which few frames cannot spare."""
     deep = recipe.model.startswith(("c2d_", "i3d_")) and not recipe.model.endswith("tiny")
     few = recipe.frames is not None and recipe.frames < Card().frames
-    return "slowfast" if recipe.stem is None and deep and few else recipe.stem
+    plain = recipe.stem is None and recipe.preset is None
+    return "slowfast" if plain and deep and few else recipe.stem
 
 
 def _loss(recipe: Recipe, split: Split, words: list[str]) -> Loss:

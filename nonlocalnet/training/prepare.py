@@ -12,6 +12,7 @@ from torch import nn
 from ..block import BlockOptions
 from ..card import card_of, set_card
 from ..errors import UserError
+from ..layers import Affine3d
 from ..models import IMAGE_MODELS, MODELS, create_model, head_of, is_head
 from ..recipes import Recipe
 from ..weights import load, load_imagenet
@@ -98,7 +99,7 @@ def start_from(network: nn.Module, source: str, everything: bool = True) -> str:
 
 def _from_video(network: nn.Module, path: Path, everything: bool) -> list[str]:
     other = load(path)
-    source, target = other.state_dict(), network.state_dict()
+    source, target = _with_constants(network, other), network.state_dict()
     fits = {
         n: t
         for n, t in source.items()
@@ -116,6 +117,23 @@ def _from_video(network: nn.Module, path: Path, everything: bool) -> list[str]:
     card = card_of(other)
     set_card(network, replace(card_of(network), mean=card.mean, std=card.std))
     return left
+
+
+def _with_constants(network: nn.Module, other: nn.Module) -> dict[str, torch.Tensor]:
+    """The other's tensors; where the network has constants for a norm, they stand for its own.
+
+    y = w x + b with w = gamma / sqrt(var + eps) and b = beta - mean w.
+    """
+    tensors, theirs = other.state_dict(), dict(other.named_modules())
+    for name, module in network.named_modules():
+        norm = theirs.get(name)
+        if isinstance(module, Affine3d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
+            gain = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+            tensors[f"{name}.weight"] = gain
+            tensors[f"{name}.bias"] = norm.bias.detach() - norm.running_mean * gain
+    return tensors
 
 
 def _is_added(name: str) -> bool:
