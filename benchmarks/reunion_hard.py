@@ -1,6 +1,6 @@
 """Reunion at its hard level, 32 frames of 64 x 64, with each pairwise function: made for a GPU.
 
-    python benchmarks/reunion_hard.py [folder] [--clips 8000] [--epochs 30] [--seeds 0 1 2] [--quick]
+    python benchmarks/reunion_hard.py [folder] [--clips N] [--epochs N] [--seeds 0 1 2] [--quick]
 
 Each run is `nonlocalnet train` with the recipe "reunion" on a larger clip, and goes on where it was
 stopped. `--quick` is a trial of the script on a CPU: 64 clips, one epoch, nothing is kept.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -31,51 +30,90 @@ from .recipes import Recipe, check
 from .terminal import (
     progress_bar,
     say,
+    say_files,
     say_json,
+    show_checked,
     show_facts,
-    show_files,
     show_prediction,
     show_result,
 )
+
+if TYPE_CHECKING:
+    from .check import Checked
 
 # Decoding, training, drawing and the report are imported by the commands that need them.
 
 
 def check_data(
     data: Positional[Path],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    run: Path | None = None,
     workers: int | None = None,
     seconds: float = 60.0,
     shortest: float = 1.0,
+    fail_on: Literal["unusable", "problem", "remark"] = "problem",
     json: bool = False,
+    device: Device | None = None,
 ) -> int:
     """Decode every video of a folder to its end: what is there, what cannot be used and why.
 
-    Exits with 1 if a file cannot be used.
+    Exits with 1 if a file cannot be used or something else is a problem.
 
     Args:
         data: class_name/*.mp4, with or without train/ and val/ above.
+        out: Folder for report.html, clean.csv (what can be used) and files.jsonl, with which a
+            stopped check goes on.
+        run: A trained network; videos whose label it contradicts are remarked on.
         workers: Processes that decode; None is one per core.
         seconds: Time limit per file.
         shortest: Videos of fewer seconds are remarked on.
+        fail_on: How grave it must be for exit code 1: unusable files only, problems such as
+            damage and the same file in train and val too, or anything there is to say.
         json: One line of JSON per file instead of the table.
+        device: Where the network runs; None is the best there is.
     """
-    from .check import check_files
+    from .check import FILES, Journal, Summary, checking, write_outputs
     from .folders import read_folder
 
     split = read_folder(data)
-    with progress_bar("checking") as progress:
-        cores = this_machine("cpu").cores
-        reports = check_files(split, workers or cores, seconds, shortest, progress)
-    if json:
-        from json import dumps
+    if out is not None:
+        from .training.checkpoint import make_folder
 
-        for report in reports:
-            say_json(dumps(dataclasses.asdict(report), ensure_ascii=False))
-    else:
-        for note in split.notes:
-            say(note)
-        show_files(reports, data)
-    return int(any(not report.usable for report in reports))
+        make_folder(out)
+    try:
+        with Journal(out and out / FILES) as journal:
+            with progress_bar("checking") as progress:
+                processes = workers if workers is not None else this_machine("cpu").cores
+                checked = checking(split, journal, processes, seconds, shortest, progress)
+            words = [*split.notes, *_ask(run, checked, device)]
+            summary = Summary(checked)
+            if json:
+                say_files(checked)
+            else:
+                for word in words:
+                    say(word)
+                show_checked(checked, summary, every=out is None)
+            if out is not None:
+                for path in write_outputs(out, f"Check of {data}", checked, summary, words):
+                    if not json:
+                        say(f"written: {path}")
+    except KeyboardInterrupt:
+        if out is None:
+            raise
+        raise Interrupted("stopped; the same command goes on") from None
+    return int(summary.fails(fail_on))
+
+
+def _ask(run: Path | None, checked: Checked, device: Device | None) -> list[str]:
+    """What the network of a run says about the labels."""
+    if run is None:
+        return []
+    from .check.doubts import contradict
+    from .weights import load
+
+    model = load(find_run(run), best_device(device))
+    with progress_bar("asking the network") as progress:
+        return contradict(checked, model, run, reading_processes(None), progress)
 
 
 def train(

@@ -101,12 +101,13 @@ def _look(path: str | os.PathLike[str]) -> _Folder:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 _refuse_unreadable_name(str(folder.path / entry.name))
-                if entry.is_dir():
-                    folder.folders.append(folder.path / entry.name)
-                elif entry.is_file() and _may_be_video(folder.path / entry.name):
-                    folder.videos.append(folder.path / entry.name)
+                path = folder.path / entry.name  # unlike an entry, it may be a link to itself
+                if path.is_dir():
+                    folder.folders.append(path)
+                elif path.is_file() and _may_be_video(path):
+                    folder.videos.append(path)
                 else:
-                    folder.others.append(folder.path / entry.name)
+                    folder.others.append(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such folder") from None
     except NotADirectoryError:

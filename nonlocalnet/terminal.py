@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -24,15 +23,18 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import UserError
+from .samples import inside
 from .tags import TagResult
 
 if TYPE_CHECKING:
-    from .check import FileReport
+    from .check import Checked
+    from .check.summary import Summary
     from .cost import FunctionCost, Row
     from .doctor import Fact
     from .metrics import Rate, Result
     from .prediction import Prediction
 
+NAMED = 20  # files that are named where a report names the others
 WIDE = 10_000  # columns where no terminal limits them, so that a file gets whole lines
 
 
@@ -99,12 +101,20 @@ def show_table(
 def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, if that is a terminal; yields report(done, total)."""
     console = Console(stderr=True)
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(name, total=None, rate="")
+        begun: list[int] = []  # what was done before
+
+        def report(done: int, total: int) -> None:
+            begun.append(done) if not begun else None
+            speed = (done - begun[0]) / max(bar.tasks[0].elapsed or 0.0, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s")
+
+        yield report
 
 
 @contextmanager
@@ -221,44 +231,48 @@ def show_prediction(prediction: Prediction) -> None:
     show_table(("", ""), [[f"{score:9.4f}", label] for score, label in scores], right=(0,))
 
 
-def show_files(reports: Sequence[FileReport], root: Path) -> None:
-    """What a data folder holds per class, then every file that cannot be used or is doubtful."""
-    rows = []
-    for name in sorted({r.class_name for r in reports}):
-        mine = [r for r in reports if r.class_name == name]
-        usable = [r for r in mine if r.usable]
-        seconds = sum(r.info.duration for r in usable if r.info)
-        sides = [str(sum(r.side == side for r in usable)) for side in ("train", "val")]
-        rows.append([name, *sides, str(len(mine) - len(usable)), f"{seconds / 60:.1f}"])
-    heads = ("class", "train", "val", "unusable", "minutes")
-    show_table(heads, rows, right=(1, 2, 3, 4))
-    for report in reports:
-        for text in remarks(report, root):
-            say(f"{report.path}: {text}")
+def show_checked(checked: Checked, summary: Summary, every: bool) -> None:
+    """What a data set holds per class, and what is wrong or doubtful with it and its files.
+
+    every: name all files that there are remarks on, not only the gravest.
+    """
+    tally = checked.tally
+    rows = [
+        [
+            name,
+            str(tally.usable[i, "train"]),
+            str(tally.usable[i, "val"]),
+            str(tally.unusable[i]),
+            f"{tally.seconds[i] / 60:.1f}",
+        ]
+        for i, name in enumerate(tally.classes)
+    ]
+    show_table(("class", "train", "val", "unusable", "minutes"), rows, right=(1, 2, 3, 4))
+    for remark in checked.remarks:
+        say(remark.text)
+    for report in checked if every else summary.shown[:NAMED]:
+        for remark in report.remarks:
+            say(_written(f"{inside(report.name, checked.split.root)}: {remark.text}"))
+    from .check import KINDS
+
+    kinds = [
+        [f"{summary.kinds[key]:,}", kind.grave, kind.name, kind.advice]
+        for key, kind in KINDS.items()
+        if summary.kinds[key]
+    ]
+    if kinds:
+        say("")
+        show_table(("", "", "", "what to do"), kinds, right=(0,))
 
 
-def remarks(report: FileReport, root: Path) -> list[str]:
-    """What is wrong or doubtful about one file, a phrase each."""
-    if not report.usable:
-        return [f"cannot be used: {report.reason}"]
-    found = []
-    if report.corrupt:
-        found.append(f"usable, but {report.corrupt} pictures or packets are damaged")
-    if not report.complete:
-        found.append("usable, but too slow to be decoded to its end in the time given")
-    if report.short and report.info:
-        found.append(f"usable, but only {report.info.duration:.2g} seconds long")
-    if report.leak:
-        others = ", ".join(_inside(path, root) for path in report.same_as)
-        found.append(f"the same file is on the other side of the split: {others}")
-    elif report.same_as:
-        found.append(f"the same file again: {', '.join(_inside(p, root) for p in report.same_as)}")
-    return found
+def say_files(checked: Checked) -> None:
+    """One line of JSON per file."""
+    for report in checked:
+        say_json(json.dumps(report.to_dict(), ensure_ascii=False))
 
 
-def _inside(path: str, root: Path) -> str:
-    base = root.absolute()
-    return str(Path(path).relative_to(base)) if Path(path).is_relative_to(base) else path
+def _written(path: str) -> str:
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def show_facts(facts: Sequence[Fact]) -> None:

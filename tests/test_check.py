@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nonlocalnet import check
-from nonlocalnet.check import FileReport, check_files
+from nonlocalnet.check import FileReport, check_files, workers
+from nonlocalnet.check.probe import Finding, probe
 from nonlocalnet.errors import UserError
 from nonlocalnet.folders import read_folder
-from nonlocalnet.samples import Split
+from nonlocalnet.samples import Sample, Split
 from nonlocalnet.video import write_video
 
 
@@ -38,20 +38,27 @@ def by_name(reports: list[FileReport], root: Path) -> dict[str, FileReport]:
     return {Path(r.path).relative_to(root).as_posix(): r for r in reports}
 
 
+def kinds(report: FileReport) -> list[str]:
+    return [remark.kind for remark in report.remarks]
+
+
 def test_good_files_are_described(root: Path) -> None:
     seen: list[tuple[int, int]] = []
     reports = check_files(root, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert [r.path for r in reports] == [str(root / f"{s}/{c}/1.mp4") for s in ("train", "val") for c in "ab"]  # fmt: skip  # noqa: E501
     assert [(r.side, r.class_name) for r in reports] == [
         ("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")]  # fmt: skip
     for report in reports:
         assert report.usable
-        assert report.complete
-        assert (report.reason, report.corrupt, report.same_as) == ("", 0, ())
-        assert not report.short
-        assert report.bytes == Path(report.path).stat().st_size
-        info = report.info
+        found = report.found
+        assert found.complete
+        assert (found.reason, found.corrupt, found.came, found.gop) == ("", 0, 1.0, 12)
+        assert report.remarks == ()
+        status = Path(report.path).stat()
+        assert (found.bytes, found.time) == (status.st_size, status.st_mtime_ns)
+        assert 0 < found.seconds < 60
+        info = found.info
         assert info is not None
         assert (info.frames, info.width, info.height, info.codec) == (12, 48, 32, "h264")
         assert info.fps == pytest.approx(10)
@@ -70,12 +77,12 @@ def test_what_cannot_be_used_is_told_with_its_reason(root: Path) -> None:
     for name in ("empty", "page", "random", "cut"):
         report = reports[f"train/a/{name}.mp4"]
         assert not report.usable
-        assert report.reason
-        assert str(root) not in report.reason
-    assert "index" in reports["train/a/cut.mp4"].reason
+        assert report.found.reason
+        assert str(root) not in report.found.reason
+    assert "index" in reports["train/a/cut.mp4"].found.reason
     assert reports["train/b/brief.mp4"].usable
-    assert reports["train/b/brief.mp4"].short
-    assert not by_name(check_files(root, shortest=0.2), root)["train/b/brief.mp4"].short
+    assert kinds(reports["train/b/brief.mp4"]) == ["short"]
+    assert not by_name(check_files(root, shortest=0.2), root)["train/b/brief.mp4"].remarks
     assert sum(r.usable for r in reports.values()) == 5
 
 
@@ -88,7 +95,8 @@ def test_damaged_pictures_are_counted(root: Path) -> None:
     path.write_bytes(content)
     report = by_name(check_files(root), root)["train/a/damaged.mp4"]
     assert report.usable
-    assert report.corrupt > 0
+    assert report.found.corrupt > 0
+    assert "damaged" in kinds(report)
 
 
 def test_the_same_content_on_both_sides_is_a_leak(root: Path) -> None:
@@ -98,33 +106,37 @@ def test_the_same_content_on_both_sides_is_a_leak(root: Path) -> None:
     changed = bytearray(content)
     changed[-1] ^= 1  # of the same size, but another file
     (root / "val/a/other.mp4").write_bytes(changed)
-    reports = by_name(check_files(root), root)
-    assert reports["train/a/1.mp4"].same_as == (str(root / "val/b/copy.mp4"),)
-    assert reports["val/b/copy.mp4"].same_as == (str(root / "train/a/1.mp4"),)
-    assert reports["train/b/1.mp4"].same_as == (str(root / "train/b/2.mp4"),)
-    leaks = {name for name, report in reports.items() if report.leak}
-    assert leaks == {"train/a/1.mp4", "val/b/copy.mp4"}
+    said = {
+        name: {r.kind: r.text for r in report.remarks}
+        for name, report in by_name(check_files(root), root).items()
+    }
+    across = "the same file is on the other side of the split: "
+    assert said["train/a/1.mp4"]["leak"] == across + "val/b/copy.mp4"
+    assert said["val/b/copy.mp4"]["leak"] == across + "train/a/1.mp4"
+    assert said["train/a/1.mp4"]["two"] == "the same file is also of class b: val/b/copy.mp4"
+    assert said["train/b/1.mp4"]["copy"] == "the same file again: train/b/2.mp4"
+    assert {name for name in said if "leak" in said[name]} == {"train/a/1.mp4", "val/b/copy.mp4"}
+    assert {name for name in said if "copy" in said[name]} == {"train/b/1.mp4", "train/b/2.mp4"}
+    assert "looks like" in said["val/a/other.mp4"]["alike"]
 
 
 def test_a_split_is_taken_as_it_is(root: Path) -> None:
     split = read_folder(root)
-    assert check_files(split) == check_files(root)
+    whole = [(r.path, r.class_name, r.found.digest) for r in check_files(root)]
+    assert whole == [(r.path, r.class_name, r.found.digest) for r in check_files(split)]
     with pytest.raises(UserError, match="no such folder"):
         check_files(root / "nowhere")
 
 
-real_decode = check._decode_all
-
-
-def strange(path: str) -> Iterator[check._Found]:
+def strange(sample: Sample) -> Iterator[Finding]:
     """Some files hang before or after they were opened, or end the process."""
-    if "never" in path:
+    if "never" in sample.path:
         time.sleep(60)
-    if "crash" in path:
+    if "crash" in sample.path:
         os._exit(1)
-    for found in real_decode(path):
+    for found in probe(sample):
         yield found
-        if "stuck" in path:
+        if "stuck" in sample.path:
             time.sleep(60)
 
 
@@ -134,22 +146,23 @@ def strange(path: str) -> Iterator[check._Found]:
 def test_a_file_that_hangs_or_crashes_costs_its_time_and_nothing_else(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "_decode_all", strange)
+    monkeypatch.setattr(workers, "probe", strange)
     for seed, name in enumerate(("a/never", "a/stuck", "a/crash", "b/never", "b/5", "b/6"), 20):
         video(root / f"train/{name}.mp4", seed=seed)
     began = time.monotonic()
     reports = by_name(check_files(root, workers=2, seconds=1.5), root)
     assert time.monotonic() - began < 15
-    assert reports["train/a/never.mp4"].reason == "it could not be opened within 1.5 seconds"
-    assert reports["train/b/never.mp4"].reason == "it could not be opened within 1.5 seconds"
-    assert reports["train/a/crash.mp4"].reason == "the decoder crashed on this file"
+    assert reports["train/a/never.mp4"].found.reason == "it could not be opened within 1.5 seconds"
+    assert reports["train/b/never.mp4"].found.reason == "it could not be opened within 1.5 seconds"
+    assert reports["train/a/crash.mp4"].found.reason == "the decoder crashed on this file"
     stuck = reports["train/a/stuck.mp4"]
     assert stuck.usable
-    assert stuck.info is not None
-    assert not stuck.complete
+    assert stuck.found.info is not None
+    assert not stuck.found.complete
+    assert kinds(stuck) == ["slow"]
     others = [r for name, r in reports.items() if not name.startswith(("train/a/", "train/b/n"))]
     assert len(others) == 5
-    assert all(r.usable and r.complete for r in others)
+    assert all(r.usable and r.found.complete for r in others)
     assert not multiprocessing.active_children()
 
 
@@ -167,9 +180,9 @@ def test_stopping_in_the_middle_leaves_no_process_behind(root: Path) -> None:
 
 def test_no_processes_or_no_time() -> None:
     split = Split(("a", "b"), (), ())
-    for workers in (0, -1):
-        with pytest.raises(UserError, match=f"not by {workers}"):
-            check_files(split, workers=workers)
+    for number in (0, -1):
+        with pytest.raises(UserError, match=f"not by {number}"):
+            check_files(split, workers=number)
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="above 0 seconds"):
             check_files(split, seconds=seconds)

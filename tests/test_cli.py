@@ -400,6 +400,18 @@ def test_check_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [Path(row["path"]).name for row in rows if not row["usable"]] == ["broken.mp4"]
 
 
+def test_check_data_asks_a_network(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["check-data", str(data), "--workers", "1", "-o", str(tmp_path / "check")]
+    assert cli.main([*words, "--run", str(run), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "the network was asked about 24 videos" in out
+    assert f"written: {tmp_path / 'check' / 'report.html'}" in out
+    assert cli.main([*words, "--fail-on", "remark", "--shortest", "99"]) == 1
+    assert cli.main([*words, "--fail-on", "unusable", "--shortest", "99"]) == 0
+
+
 def test_test_writes_a_report(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

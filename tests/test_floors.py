@@ -25,10 +25,10 @@ FLOORS: dict[int, str] = {
     " meter remote opening upright",
     1: "block shift resnet mobilenet twins video footage scores folders look synthetic"
     " video_writing",
-    2: "sizes surgery datasets check",
+    2: "sizes surgery datasets",
     3: "models recipes protocols weights scoring cost",
     4: "evaluate report prediction attention sight picture training page hub",
-    5: "train exam demo doctor terminal",
+    5: "train exam demo doctor check terminal",
     6: "flags commands overview planning results zoo cli __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -1,18 +1,13 @@
-"""What is printed: whole lines without a terminal, and every doubt about a file."""
+"""What is printed: whole lines without a terminal, and figures with their intervals."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from nonlocalnet.check import FileReport
 from nonlocalnet.metrics import Outcome as Answer
 from nonlocalnet.metrics import Result, Rule, Scored, Skipped
 from nonlocalnet.prediction import Prediction
-from nonlocalnet.terminal import remarks, show_prediction, show_result, show_table
-from nonlocalnet.video import VideoInfo
+from nonlocalnet.terminal import show_prediction, show_result, show_table
 
 
 def test_tables_in_a_pipe_are_whole_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,32 +24,6 @@ def test_a_table_without_headings_has_no_empty_line(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "a.mp4\n   0.7500  run\n   0.2500  jump\n"
     show_prediction(Prediction("b.mp4", error="is empty"))
     assert capsys.readouterr().out == "b.mp4: is empty\n"
-
-
-INFO = VideoInfo(8, 8.0, 0.5, 32, 32, "h264", "mp4", 0, False, 1, "")
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({}, []),
-        ({"usable": False, "reason": "no frame", "corrupt": 3}, ["cannot be used: no frame"]),
-        ({"corrupt": 3}, ["3 pictures or packets are damaged"]),
-        ({"complete": False}, ["too slow"]),
-        ({"short": True}, ["0.5 seconds"]),
-        ({"same_as": ("/data/b/1.mp4",)}, ["the same file again: b/1.mp4"]),
-        (
-            {"same_as": ("/data/b/1.mp4",), "leak": True, "corrupt": 1},
-            ["1 pictures", "other side of the split: b/1.mp4"],
-        ),
-    ],
-)
-def test_remarks_about_a_file(values: dict[str, Any], told: list[str]) -> None:
-    good = {"usable": True, "complete": True, "info": INFO}
-    report = FileReport("/data/a/1.mp4", "a", "train", 100, **{**good, **values})
-    found = remarks(report, Path("/data"))
-    assert len(found) == len(told)
-    assert all(part in text for part, text in zip(told, found, strict=True))
 
 
 def test_a_result_is_printed_with_intervals_and_skipped_files(

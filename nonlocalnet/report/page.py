@@ -58,7 +58,7 @@ def write_report(
             raise UserError(f"the report {file} could not be written: it is no regular file")
     body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
     lead = _answer(runs[0]) if len(runs) == 1 else None
-    page = _page(title, lead, words, body)
+    page = document(title, lead, words, body)
     _replace(json_path, json.dumps(_data(title, words, runs, pictures), allow_nan=False))
     _replace(html_path, page)
     return html_path, json_path
@@ -130,7 +130,8 @@ def _answer(run: AnyRun) -> Markup:
     )
 
 
-def _page(title: str, lead: Markup | None, words: Sequence[str], body: Markup) -> str:
+def document(title: str, lead: Markup | None, words: Sequence[str], body: Markup) -> str:
+    """A whole page. lead: what comes first; words: paragraphs under the title."""
     style = (resources.files(__package__) / "report.css").read_text(encoding="utf-8")
     head = element(
         "head",
