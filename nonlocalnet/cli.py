@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, commands, overview, planning, results, zoo
+from . import __version__, bulk, commands, overview, planning, results, zoo
 from .errors import UserError
 from .flags import NonLocal
 from .protocols import RECIPES
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "test": commands.run_test,
     "fuse": results.fuse,
     "predict": commands.predict,
+    "predict-many": bulk.predict_many,
     "attend": commands.attend,
     "show": overview.show,
     "cost": overview.cost,

@@ -228,7 +228,7 @@ def run_test(
 
 def predict(
     run: Positional[Path],
-    videos: Positional[tuple[Path, ...]],
+    videos: Positional[tuple[str, ...]],
     json: bool = False,
     top: int = 5,
     views: str | None = None,
@@ -242,7 +242,7 @@ def predict(
 
     Args:
         run: Folder of a run, a checkpoint, or the name of a published model.
-        videos: Files and folders.
+        videos: Files, folders, lists of paths (.txt, .csv), addresses and patterns.
         json: One line of JSON per video instead of a table.
         top: How many classes.
         views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
@@ -253,7 +253,8 @@ def predict(
     clips, crops = parse_views(views)
     if top < 1:
         raise UsageError(f"--top is a number of classes, such as 5; it came as {top}")
-    from .prediction import find_videos, predictions
+    from .inputs import find_videos
+    from .prediction import predictions
     from .weights import load
 
     model = load(find_run(run), best_device(device), verify=verify)

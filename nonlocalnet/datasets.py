@@ -38,11 +38,13 @@ class Views:
     """All test views of one video, clip after clip and within a clip crop after crop.
 
     clips: (V, 3, T, S, S) uint8. timestamps: (V, T) seconds, float64. sample: whose they are.
+    frames: how many it has.
     """
 
     clips: Tensor
     timestamps: Tensor
     sample: Sample
+    frames: int
 
 
 class VideoDataset(Dataset[tuple[Tensor, int | Tensor] | Broken]):
@@ -108,7 +110,7 @@ class ViewDataset(Dataset[Views | Broken]):
         except (VideoError, OSError) as error:
             return _broken(sample.path, error)
         times = seconds.repeat_interleave(len(views[0]), dim=0)
-        return Views(torch.cat(views), times, sample)
+        return Views(torch.cat(views), times, sample, len(video))
 
 
 def _fps(video: Footage, card: Card) -> float:

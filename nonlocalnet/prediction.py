@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from .card import card_of
 from .datasets import Broken, ViewDataset
-from .errors import UserError
-from .folders import VIDEO_SUFFIXES, writable_name
+from .inputs import Paths, find_videos
 from .scoring import aggregate, load, score
-
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -67,14 +62,13 @@ def predictions(
 ) -> Iterator[Prediction]:
     """Like `predict`, each prediction as soon as it is there: for any number of files.
 
-    paths: files and folders. A folder stands for all video files in it and below, sorted by path;
-        a file is tried whatever its name.
+    paths: files, folders, lists, addresses and patterns, see `find_videos`.
     clips, crops: views per video, the card's if not given; the scores are then those of
         `evaluate` under the same rule.
     top: how many classes, at most all. workers: reading processes.
 
     The views of one video are in memory at a time, and of one more per worker. A file that cannot
-    be used does not stop the others. Raises `UserError` if no path is given and `ValueError` if
+    be used does not stop the others. Raises `UserError` as `find_videos` does and `ValueError` if
     `top` is below 1.
     """
     if top < 1:
@@ -89,8 +83,7 @@ def predictions(
         if isinstance(read, Broken):
             yield Prediction(read.path, error=read.reason)
             continue
-        scores = aggregate(score(model, read.clips), card)
-        values, classes = scores.sort(descending=True, stable=True)
+        values, classes = ranked(model, read.clips)
         yield Prediction(
             path=read.sample.path,
             labels=tuple(card.class_name(i) for i in classes[:top].tolist()),
@@ -99,35 +92,11 @@ def predictions(
         )
 
 
-def find_videos(paths: Paths) -> list[str | Broken]:
-    """The files that the paths stand for; a folder without any video as a `Broken`.
+def ranked(model: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (K,) of all classes, best first, and the classes (K,), of one video's views.
 
-    Raises `UserError` if there is no path at all.
+    clips: (V, 3, T, S, S) uint8. Of classes with equal scores the first one comes first.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not given:
-        raise UserError("there is nothing to predict; expected video files or folders of them")
-    found: list[str | Broken] = []
-    for path in map(Path, given):
-        inside = _walk(path) if path.is_dir() else [str(path)]
-        found += inside or [Broken(str(path), "there is no video file in this folder")]
-    return [_refused(item) for item in found]
-
-
-def _refused(item: str | Broken) -> str | Broken:
-    """A path that cannot be written down is not used, as in a folder to train on."""
-    escaped = writable_name(item.path if isinstance(item, Broken) else item)
-    return item if escaped is None else Broken(escaped, "this name is not valid UTF-8; rename it")
-
-
-def _walk(folder: Path) -> list[str]:
-    """Every video file below a folder, sorted; hidden files and folders are left out."""
-    files = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            str(Path(root, name))
-            for name in names
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(files)
+    scores = aggregate(score(model, clips), card_of(model))
+    values, classes = scores.sort(descending=True, stable=True)
+    return values, classes

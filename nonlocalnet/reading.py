@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -25,6 +26,10 @@ from torch.utils.data import DataLoader
 from .errors import UserError
 
 TICK = 1.0  # seconds between two looks at whether somebody still wants to wait
+
+
+class ReaderError(UserError):
+    """A reading process ended before the item that was waited for came."""
 
 
 class _Pickler(pickle.Pickler):
@@ -105,13 +110,14 @@ def read(
     waiting: called about every second in which nothing came, with the seconds so far; what it
         raises ends the wait.
 
-    Raises `UserError`, which ends in `advice`, if a reading process cannot start or dies.
+    Raises `UserError`, which ends in `advice`, if a reading process cannot start, and `ReaderError`
+    if one dies.
     """
     others = set(active_children())
     try:
         # each process takes a few semaphores, and torch is not tidy where one cannot be had
         del [Lock() for _ in range(4 + 4 * loader.num_workers)][:]
-        items = iter(loader)
+        items = _iterator(loader)
     except OSError as error:
         raise UserError(
             f"the reading processes cannot be started ({error.strerror or error}); {advice}"
@@ -123,6 +129,24 @@ def read(
         del items
         if os.getpid() == owner:  # not in a fork that holds this iterator too
             _kill(readers)
+
+
+def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Without torch's handler of signals: it tells of a reader's death where the program happens to
+    be, in the middle of the network, not where the item is waited for.
+    """
+    child = getattr(signal, "SIGCHLD", None)
+    if child is None or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(child)
+    items = iter(loader)
+    if _is_torchs(signal.getsignal(child)):
+        signal.signal(child, signal.SIG_DFL if before is None or _is_torchs(before) else before)
+    return items
+
+
+def _is_torchs(handler: Any) -> bool:
+    return str(getattr(handler, "__module__", "")).startswith("torch.")
 
 
 def _read(
@@ -141,7 +165,7 @@ def _read(
                 continue
             if "DataLoader worker (pid" not in str(error):
                 raise
-            raise UserError(
+            raise ReaderError(
                 "a reading process ended unexpectedly, most often for want of memory; " + advice
             ) from error
         waited = 0.0

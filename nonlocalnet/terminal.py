@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .check.summary import Summary
     from .cost import FunctionCost, Row
     from .doctor import Fact
+    from .many import Summary as Many
     from .metrics import Rate, Result
     from .prediction import Prediction
 
@@ -113,6 +115,32 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
             begun.append(done) if not begun else None
             speed = (done - begun[0]) / max(bar.tasks[0].elapsed or 0.0, 1e-9)
             bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s")
+
+        yield report
+
+
+@contextmanager
+def files_bar(name: str) -> Iterator[Callable[[int, int, int], None]]:
+    """The same for files, with their rate; yields report(done, total, broken ones)."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(name, total=None, note="starting workers")
+        began: list[tuple[float, int]] = []  # when the first file came, and which one it was
+
+        def report(done: int, total: int, broken: int) -> None:
+            began[:] = began or [(time.monotonic(), done)]
+            rate = (done - began[0][1]) / max(time.monotonic() - began[0][0], 1e-3)
+            note = f"{rate:.1f} files/s, {broken} broken"
+            bar.update(task, completed=done, total=total, note=note)
 
         yield report
 
@@ -273,6 +301,18 @@ def say_files(checked: Checked) -> None:
 
 def _written(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def show_summary(summary: Many) -> None:
+    """What many videos came to: counts, and the most frequent reasons for which some are broken."""
+    rate = summary.new / max(summary.seconds, 1e-3)
+    say(
+        f"{summary.files} files: {summary.predicted} predicted, {summary.broken} broken;"
+        f" {summary.new} of them now, {rate:.1f} files/s"
+    )
+    rows = [[str(count), reason] for reason, count in summary.reasons.items()]
+    if rows:
+        show_table(("broken", "why"), rows, right=(0,))
 
 
 def show_facts(facts: Sequence[Fact]) -> None:

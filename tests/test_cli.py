@@ -65,9 +65,14 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
         (
             "predict runs/mine video.mp4 folder/",
             "predict",
-            {"videos": (Path("video.mp4"), Path("folder")), "json": False, "top": 5},
+            {"videos": ("video.mp4", "folder/"), "json": False, "top": 5},
         ),
-        ("predict runs/mine --json a.mp4", "predict", {"videos": (Path("a.mp4"),), "json": True}),
+        ("predict runs/mine --json a.mp4", "predict", {"videos": ("a.mp4",), "json": True}),
+        (
+            "predict-many run s3://b/**/*.mp4 list.txt -o scores --workers 2",
+            "predict_many",
+            {"videos": ("s3://b/**/*.mp4", "list.txt"), "workers": 2, "address": "local"},
+        ),
         (
             "attend runs/mine video.mp4 --at 1.2s:0.40,0.55 --at 3:0.1,0.2",
             "attend",
@@ -192,6 +197,9 @@ def test_usage_errors_exit_with_2_and_a_hint(
         ("test run data --views 10x2", 2, "1, 3, 5, 6 or 10 crops"),
         ("predict run v.mp4 --views 0x1", 2, "10x3"),
         ("predict run v.mp4 --top 0", 2, "--top"),
+        ("predict-many run v.mp4 -o out --views 2", 2, "10x3"),
+        ("predict-many run v.mp4 -o out --seconds 0", 2, "--seconds above 0"),
+        ("predict-many run v.mp4 -o out --gpus-per-worker 1.5", 2, "part of a GPU"),
         ("attend run v.mp4 --at here", 2, "1.2s:0.40,0.55"),
         ("show resnet50", 2, "c2d_resnet50"),
         ("show c2d_tiny --non-local 7", 2, "not 7"),
@@ -694,8 +702,8 @@ def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_readme() -> None:
-    names = ["check-data", "train", "test", "fuse", "predict", "attend", "show", "cost"]
-    names += ["recipes", "weights", "convert", "doctor", "demo"]
+    names = ["check-data", "train", "test", "fuse", "predict", "predict-many", "attend", "show"]
+    names += ["cost", "recipes", "weights", "convert", "doctor", "demo"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())
     assert commands.run_test is cli.COMMANDS["test"]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nonlocalnet.card import Card, set_card
 from nonlocalnet.datasets import Broken
 from nonlocalnet.errors import UserError
-from nonlocalnet.prediction import Prediction, find_videos, predict, predictions
+from nonlocalnet.inputs import find_videos
+from nonlocalnet.prediction import Prediction, predict, predictions
 from nonlocalnet.video import write_video
 
 CARD = Card(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nonlocalnet.errors import UserError
-from nonlocalnet.reading import Packed, as_it_is, loader, read
+from nonlocalnet.reading import Packed, ReaderError, as_it_is, loader, read
 
 
 @dataclass(frozen=True)
@@ -150,3 +151,24 @@ def test_a_slow_item_is_neither_lost_nor_doubled() -> None:
 def test_negative_workers() -> None:
     with pytest.raises(UserError, match="cannot be -1 reading processes"):
         loader(Clips(1), -1, as_it_is)
+
+
+class DiesAtTwo:
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_a_death_is_told_where_the_item_is_waited_for() -> None:
+    """Not in the midst of what is done with the item before."""
+    items = read(loader(DiesAtTwo(), 1, as_it_is, batch_size=None, prefetch_factor=1), "advice")
+    assert [next(items), next(items)] == [0, 1]
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:  # the reader of item 2 dies meanwhile
+        sum(range(1000))
+    with pytest.raises(ReaderError, match="ended unexpectedly"):
+        next(items)
