@@ -300,6 +300,18 @@ def test_settings_over_the_preset(
         assert says.items() <= card_of(load(path, preset=given)).architecture.items()
 
 
+def test_pyslowfasts_scores_of_several_labels(tmp_path: Path) -> None:
+    """Its Charades configurations: a sigmoid at each place, the best view of each class."""
+    _, tensors, preset = narrow("pyslowfast")
+    cfg = "DATA:\n  ENSEMBLE_METHOD: max\nMODEL:\n  HEAD_ACT: sigmoid\n"
+    for settings, scores in (
+        (cfg, ("sigmoid", "max", "7x7-sigmoid")),
+        ("MODEL:\n  HEAD_ACT: softmax\n", ("softmax", "softmax", "7x7-softmax")),
+    ):
+        card = card_of(load(written(tensors, tmp_path / "x", cfg=settings), preset=preset))
+        assert (card.activation, card.aggregate, card.architecture["head"]) == scores
+
+
 @pytest.mark.parametrize("name", ["mmaction", "digits"])
 def test_blocks_without_pooling_show_in_their_names(name: str, tmp_path: Path) -> None:
     _, tensors, preset = narrow(name)

@@ -52,11 +52,15 @@ def _presets(told: Mapping[str, Any], notes: Mapping[str, str]) -> tuple[str, ..
 
 
 def _card(notes: Mapping[str, str]) -> dict[str, Any]:
-    """The clip and the colours that the settings name."""
+    """The clip, the colours and the scores that the settings name."""
     text = notes.get("cfg", "")
     told = {"frames": "NUM_FRAMES", "stride": "SAMPLING_RATE"}
     found = {field: setting(text, key) for field, key in told.items()}
     card: dict[str, Any] = {f: int(said) for f, said in found.items() if said and said.isdecimal()}
+    if setting(text, "HEAD_ACT") == "sigmoid":
+        card["activation"] = "sigmoid"
+    if setting(text, "ENSEMBLE_METHOD") == "max":
+        card["aggregate"] = "max"
     for field in ("mean", "std"):
         if len(colours := numbers(text, "DATA", field.upper())) == 3:
             card[field] = tuple(colours)
@@ -80,7 +84,8 @@ def _options(notes: Mapping[str, str]) -> dict[str, Any]:
             "its settings have DETECTION: it finds actions in places, which none here does"
         )
     on_1x1 = (setting(text, "STRIDE_1X1") or "").lower() == "true"
-    return {"stride_on": "1x1"} if on_1x1 else {}
+    options = {"stride_on": "1x1"} if on_1x1 else {}
+    return options | ({"head": "7x7-sigmoid"} if setting(text, "HEAD_ACT") == "sigmoid" else {})
 
 
 FAMILY = Family("PySlowFast", Names(ROWS), _presets, card=_card, options=_options)
