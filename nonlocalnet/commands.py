@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +9,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .errors import UserError
 from .flags import (
+    DataFlags,
     Interrupted,
     Out,
     RecipeName,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def check_data(
-    data: Positional[Path],
+    data: DataFlags,
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     run: Path | None = None,
     workers: int | None = None,
@@ -55,12 +55,12 @@ def check_data(
     json: bool = False,
     device: Device | None = None,
 ) -> int:
-    """Decode every video of a folder to its end: what is there, what cannot be used and why.
+    """Decode every video to its end: what is there, what cannot be used and why.
 
     Exits with 1 if a file cannot be used or something else is a problem.
 
     Args:
-        data: class_name/*.mp4, with or without train/ and val/ above.
+        data: What to check.
         out: Folder for report.html, clean.csv (what can be used) and files.jsonl, with which a
             stopped check goes on.
         run: A trained network; videos whose label it contradicts are remarked on.
@@ -73,9 +73,9 @@ def check_data(
         device: Where the network runs; None is the best there is.
     """
     from .check import FILES, Journal, Summary, checking, write_outputs
-    from .folders import read_folder
+    from .listings.read import read_data
 
-    split = read_folder(data)
+    split = read_data(data)
     if out is not None:
         from .training.checkpoint import make_folder
 
@@ -94,7 +94,7 @@ def check_data(
                     say(word)
                 show_checked(checked, summary, every=out is None)
             if out is not None:
-                for path in write_outputs(out, f"Check of {data}", checked, summary, words):
+                for path in write_outputs(out, f"Check of {data.path}", checked, summary, words):
                     if not json:
                         say(f"written: {path}")
     except KeyboardInterrupt:
@@ -117,20 +117,20 @@ def _ask(run: Path | None, checked: Checked, device: Device | None) -> list[str]
 
 
 def train(
-    data: Positional[Path],
+    data: DataFlags,
     out: Out,
     recipe: Recipe,
     row: Annotated[RecipeName, arg(name="recipe")] = "folder",
     resume: bool = False,
     views: str | None = None,
 ) -> int:
-    """Train a network on a folder of videos, test it on the validation part, write the report.
+    """Train a network on videos, test it on those kept for validation, write the report.
 
     What no flag says is derived from the videos and the machine, and printed in words. Under
     torchrun, start `python -m nonlocalnet train ...`.
 
     Args:
-        data: class_name/*.mp4, with or without train/ and val/ above.
+        data: What to learn from.
         out: Folder of the run: network, checkpoint, log, report.
         recipe: What to train and how; None means: derived, in words.
         row: Row of RECIPES that gives the other flags their defaults.
@@ -146,10 +146,11 @@ def train(
         check(recipe)
     except UserError as error:
         raise UsageError(str(error)) from None
-    from .folders import read_folder
+    from .listings.read import read_data
+    from .listings.rows import exists
 
-    if not os.access(data, os.F_OK):
-        read_folder(data)  # says so before what training needs is imported, which takes seconds
+    if not resume and not exists(data.path):
+        read_data(data)  # says so before what training needs is imported, which takes seconds
     from .exam import examine
     from .train import train as run
 
@@ -161,7 +162,7 @@ def train(
         if not (out / "last.ckpt").exists():
             raise
         raise Interrupted(
-            f"stopped; go on with: nonlocalnet train {data} --resume -o {out}"
+            f"stopped; go on with: nonlocalnet train {data.path} --resume -o {out}"
         ) from None
     if rank():
         return 0  # one process of a run speaks
@@ -175,7 +176,7 @@ def train(
 
 def run_test(
     run: Positional[Path],
-    data: Positional[Path],
+    data: DataFlags,
     views: str | None = None,
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     device: Device | None = None,
@@ -189,8 +190,8 @@ def run_test(
 
     Args:
         run: Folder of a run, a checkpoint, or the name of a published model.
-        data: class_name/*.mp4. Where the run was trained on this folder, its validation videos
-            are tested; else those of val/; else all.
+        data: What to test on. Where the run was trained on it, its validation videos are tested;
+            else those that a folder's val/ or the list itself say; else all.
         views: Views per video, CLIPSxCROPS, such as 10x3 or 10xwhole (the whole frame, as the
             paper tests); None is the network's own rule.
         out: The report; None is test.html in the run, or here for a published model. Its figures go

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .card import WHOLE, Card, card_of
 from .datasets import Broken, ViewDataset, Views
 from .errors import UserError
+from .labels import numbering, plain
 from .metrics import Result, Rule, Skipped
 from .processes import gathered, processes, rank, sharing_errors
 from .samples import Sample
@@ -119,25 +120,35 @@ def class_names(card: Card) -> tuple[str, ...]:
 
 
 def match_classes(samples: Sequence[Sample], classes: Sequence[str], card: Card) -> list[Sample]:
-    """The samples of a folder relabelled to the network's classes, by name.
+    """The samples of a folder or list relabelled to the network's classes, by name.
 
-    A folder may hold fewer classes than the network knows. Raises `UserError` if it holds others.
+    Case, quotes, brackets and underscores in a name make no difference where it stays the only one.
+    Classes with numbers alone ("class 17") are matched by number. There may be fewer classes than
+    the network knows. Raises `UserError` if there are others.
     """
-    known = {name: i for i, name in enumerate(class_names(card))}
-    used = {label for sample in samples for label in sample.labels}
-    unknown = [name for i, name in enumerate(classes) if i in used and name not in known]
+    names = class_names(card)
+    known = {name: i for i, name in enumerate(classes)} if numbers_alone(classes) else {}
+    known = {name: i for name, i in known.items() if i < len(names)} | numbering(names)
+    used = {label for sample in samples for label in sample.labels if label >= 0}
+    numbers = {i: known.get(name, known.get(plain(name))) for i, name in enumerate(classes)}
+    unknown = [name for i, name in enumerate(classes) if i in used and numbers[i] is None]
     if unknown:
         raise UserError(
-            f"the network was not trained on {_list(unknown)}; it knows {_list(list(known))}."
+            f"the network was not trained on {_list(unknown)}; it knows {_list(names)}."
             " Rename or remove those folders, or test a network trained on them"
         )
-    new = {i: known[name] for i, name in enumerate(classes) if name in known}
+    new = {i: number for i, number in numbers.items() if number is not None}
     return [_relabelled(sample, new) for sample in samples]
 
 
 def _relabelled(sample: Sample, new: Mapping[int, int]) -> Sample:
     actions = tuple(dataclasses.replace(a, label=new[a.label]) for a in sample.actions)
     return dataclasses.replace(sample, label=new.get(sample.label, -1), actions=actions)
+
+
+def numbers_alone(classes: Sequence[str]) -> bool:
+    """Whether classes have no names, only numbers."""
+    return all(name == f"class {i}" for i, name in enumerate(classes))
 
 
 class _TestViews:

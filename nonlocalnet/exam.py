@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .card import card_of
 from .errors import UserError
-from .evaluate import match_classes, score_videos
-from .folders import read_test_folder
+from .evaluate import match_classes, numbers_alone, score_videos
+from .listings.data import Data, as_data
+from .listings.read import is_folder, read_test_data
 from .metrics import Result
 from .processes import rank
 from .report import Run, read_log, write_report
-from .samples import Split
+from .samples import Sample, Split
 from .tags import TagResult
 from .weights import load
 
@@ -37,7 +38,7 @@ class Exam:
 
 def examine(
     run: Path,
-    data: Path | None = None,
+    data: Data | Path | None = None,
     clips: int | None = None,
     crops: int | None = None,
     *,
@@ -51,8 +52,8 @@ def examine(
     """Test a run folder or a checkpoint on a folder of videos and write the report.
 
     run: a run folder made by `train`, or a checkpoint file.
-    data: class_name/*.mp4, with or without val/ above (see `choose`). None: the validation videos
-        of the run itself.
+    data: class_name/*.mp4, with or without val/ above, or a list (see `choose`). None: the
+        validation videos of the run itself.
     clips, crops: the fullest view rule; the card's where not given.
     html: where the report goes. None: report.html in the run folder. title: the report's.
     groups: see `evaluate`. device, workers: where the network runs, and how many processes read.
@@ -66,6 +67,10 @@ def examine(
     model = load(run, device)
     split, words = choose(run, data)
     samples = match_classes(split.val, split.classes, card_of(model))
+    if numbers_alone(split.classes) and not numbers_alone(card_of(model).classes):
+        words.append(
+            "the list has numbers for classes: number k is taken for the network's output k"
+        )
     scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
     result = scores.tags() if scores.several else scores.result(groups)
     html = html or (run if run.is_dir() else run.parent) / "report.html"
@@ -84,33 +89,64 @@ def examine(
     return Exam(result, page, figures, kept, tuple(words))
 
 
-def choose(run: Path, data: Path | None) -> tuple[Split, list[str]]:
+def choose(run: Path, data: Data | Path | None) -> tuple[Split, list[str]]:
     """The videos to test on, as the `val` of a split, and in words why these.
 
-    The run's own validation videos if `data` is the folder it was trained on, else those of
-    data/val/ if there is one, else all of `data`.
+    The run's own validation videos if `data` is what it was trained on; else those that `data`
+    itself would validate on (data/val/, or as the list says); else all of `data`.
     """
-    own = _own_split(run, data)
-    if own is not None:
-        return own, [f"tested on the {len(own.val)} validation videos of {own.root}"]
-    if data is None:
+    own = _own_split(run)
+    data = None if data is None else as_data(data)
+    if data is None and own is None:
         raise UserError(f"{run} keeps no {SPLIT}, so nothing says which videos to test on")
-    split = read_test_folder(data)
+    if own is not None and (data is None or is_folder(data)):
+        own = _at(own, data)
+        if own is not None:
+            return own, [f"tested on the {len(own.val)} validation videos of {own.root}"]
+    assert data is not None
+    split = read_test_data(data)
+    words = [f"tested on the {len(split.val):,} videos of {_where(data, split)}", *split.notes]
+    if own is None:
+        return split, words
+    learned, held = {_key(s) for s in own.train}, {_key(s) for s in own.val}
+    trained = [sample for sample in split.val if _key(sample) in learned]
+    left = tuple(sample for sample in split.val if _key(sample) in held)
+    if trained and left:
+        words[0] = (
+            f"tested on the {len(left):,} videos of {data.path} that {run} validated on, not on the"
+            f" {len(trained):,} that it was trained on"
+        )
+        split = replace(split, val=left)
+    elif trained:
+        words.append(
+            f"warning: {len(trained):,} of these videos were trained on; the accuracy is too good"
+        )
+    return split, words
+
+
+def _where(data: Data, split: Split) -> str:
+    if not is_folder(data):
+        return data.path
     inside = Path(split.val[0].path).relative_to(split.root)
-    folder = data / inside.parts[0] if len(inside.parts) == 3 else data  # side/class/video
-    return split, [f"tested on the {len(split.val)} videos of {folder}", *split.notes]
+    # side/class/video
+    return str(Path(data.path) / inside.parts[0] if len(inside.parts) == 3 else Path(data.path))
 
 
-def _own_split(run: Path, data: Path | None) -> Split | None:
-    """The split the run was trained with, if `data` is that folder, here or moved."""
+def _key(sample: Sample) -> tuple[str, float, float]:
+    return sample.path, sample.start, sample.end
+
+
+def _own_split(run: Path) -> Split | None:
+    """The split the run was trained with."""
     file = run / SPLIT
-    if not file.is_file():
-        return None
-    text = file.read_text(encoding="utf-8")
-    split = Split.from_json(text)
-    if data is None or Path(split.root) == data.absolute():
+    return Split.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _at(split: Split, data: Data | None) -> Split | None:
+    """The same split in the folder that is given, if it is that folder, here or moved."""
+    if data is None or Path(split.root) == Path(data.path).absolute():
         return split
-    moved = Split.from_json(text, data)
+    moved = Split.from_json(split.to_json(), data.path)
     # all of them: another folder may well hold a class/0001.mp4 too
     there = all(Path(sample.path).is_file() for sample in (*moved.train, *moved.val))
     return moved if there else None

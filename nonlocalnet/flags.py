@@ -10,11 +10,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import PositionalRequiredArgs, arg
 
 from .block import Norm, Subsample
 from .card import WHOLE
 from .errors import UserError
+from .listings.data import Data
 from .machine import Device, this_machine
 from .models import IMAGE_MODELS, MODELS, InflateStyle, create_model
 from .positions import Mode
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NonLocal = int | Stage | tuple[str, ...]  # the type of Recipe.non_local
+DataFlags = PositionalRequiredArgs[Data]
 Out = Annotated[Path, arg(aliases=["-o"])]
 if TYPE_CHECKING:
     RecipeName = str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .errors import UserError
@@ -66,7 +66,7 @@ def read_folder(root: str | os.PathLike[str], seed: int = 0, val_fraction: float
     classes = tuple(train)
     samples = _samples(top.path, train, classes)
     if val_side is None:
-        return _split(top.path, classes, samples, seed, val_fraction, notes)
+        return divide(str(top.path), classes, samples, seed, val_fraction, notes)
     val = _videos_by_class(val_side, notes)
     _same_classes(learn, classes, val_side, tuple(val))
     held = _samples(top.path, val, classes)
@@ -74,7 +74,7 @@ def read_folder(root: str | os.PathLike[str], seed: int = 0, val_fraction: float
         f"{len(samples)} videos of {len(classes)} classes to train on and {len(held)} to validate"
         f" on, as divided by {learn.path.name}/ and {val_side.path.name}/"
     )
-    _note_shared(samples, held, notes)
+    note_shared(samples, held, notes)
     return Split(classes, samples, held, tuple(notes), str(top.path))
 
 
@@ -159,7 +159,7 @@ def _sides(top: _Folder, notes: list[str]) -> tuple[_Folder | None, _Folder | No
     looked = {n: _look(names[n]) for n in (*TRAIN_NAMES, *VAL_NAMES) if n in names}
     if looked and len(looked) == len(top.folders) and not any(f.folders for f in looked.values()):
         raise UserError(
-            f"{_some([str(folder.path) for folder in looked.values()])}: expected one folder per"
+            f"{some([str(folder.path) for folder in looked.values()])}: expected one folder per"
             " class inside, found none"
         )
     train, val = (
@@ -169,7 +169,7 @@ def _sides(top: _Folder, notes: list[str]) -> tuple[_Folder | None, _Folder | No
     used = [side.path for side in (train, val) if side is not None]
     unused = [path.name for path in top.folders if path not in used]
     if used and unused:
-        notes.append(f"not used: {_some(unused)}, beside {_some([p.name for p in used])}")
+        notes.append(f"not used: {some(unused)}, beside {some([p.name for p in used])}")
     return train, val
 
 
@@ -194,7 +194,7 @@ def _videos_by_class(side: _Folder, notes: list[str]) -> dict[str, list[Path]]:
     ):
         if paths:
             shown = [str(path.relative_to(side.path)) for path in paths]
-            notes.append(f"left out because they {text}: {_some(shown)}")
+            notes.append(f"left out because they {text}: {some(shown)}")
     return found
 
 
@@ -202,7 +202,7 @@ def _why(folder: _Folder) -> str:
     if folder.videos:
         return f"{len(folder.videos)} empty files"
     if folder.folders:
-        return f"further folders ({_some([p.name for p in folder.folders])}) and no videos"
+        return f"further folders ({some([p.name for p in folder.folders])}) and no videos"
     return f"{len(folder.others)} files that are no videos" if folder.others else "nothing"
 
 
@@ -212,7 +212,7 @@ def _same_classes(
     if set(train) == set(val):
         return
     parts = [
-        f"only in {side.path.name}/: {_some(sorted(set(mine) - set(other)))}"
+        f"only in {side.path.name}/: {some(sorted(set(mine) - set(other)))}"
         for side, mine, other in ((train_side, train, val), (val_side, val, train))
         if set(mine) - set(other)
     ]
@@ -234,16 +234,22 @@ def _samples(
     return tuple(samples)
 
 
-def _split(
-    root: Path,
+def divide(
+    root: str,
     classes: tuple[str, ...],
     samples: tuple[Sample, ...],
     seed: int,
     fraction: float,
     notes: list[str],
 ) -> Split:
-    sources = [sample.source for sample in samples]
-    chosen = choose_val(sources, [sample.label for sample in samples], fraction, seed)
+    """About `fraction` of each class for validation, whole recordings at a time (`sources`).
+
+    Raises `UserError` where every class has one recording only.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the validation share must lie between 0 and 1, got {fraction}")
+    pairs = [(sample.source, label) for sample in samples for label in sample.labels]
+    chosen = choose_val([a for a, _ in pairs], [b for _, b in pairs], fraction, seed)
     train = tuple(sample for sample in samples if sample.source not in chosen)
     val = tuple(sample for sample in samples if sample.source in chosen)
     if not val:
@@ -251,29 +257,39 @@ def _split(
             f"{root}: every class has one recording only, so none can be kept for validation;"
             " add videos, or make train/ and val/ yourself"
         )
+    recorded = len({sample.source for sample in samples})
     notes.append(
-        f"{len(samples)} videos of {len(classes)} classes, cut from {len(set(sources))} recordings"
+        f"{len(samples)} videos of {len(classes)} classes, cut from {recorded} recordings"
         f" by their names: {len(train)} to train on, {len(val)} from {len(chosen)} other recordings"
         f" to validate on (seed {seed})"
     )
-    for side, text in ((train, "to train on"), (val, "to validate on")):
-        missing = [n for i, n in enumerate(classes) if i not in {s.label for s in side}]
+    split = Split(classes, train, val, root=root)
+    note_unseen(split, notes, "too few recordings to divide")
+    return replace(split, notes=tuple(notes))
+
+
+def note_unseen(split: Split, notes: list[str], why: str) -> None:
+    """Which classes have no videos on a side."""
+    for side, text in ((split.train, "to train on"), (split.val, "to validate on")):
+        seen = {label for sample in side for label in sample.labels}
+        missing = [name for i, name in enumerate(split.classes) if i not in seen]
         if missing:
-            notes.append(f"nothing {text} for {_some(missing)}: too few recordings to divide")
-    return Split(classes, train, val, tuple(notes), str(root))
+            notes.append(f"nothing {text} for {some(missing)}: {why}")
 
 
-def _note_shared(train: Sequence[Sample], val: Sequence[Sample], notes: list[str]) -> None:
+def note_shared(train: Sequence[Sample], val: Sequence[Sample], notes: list[str]) -> None:
+    """A warning where validation videos come from recordings that are also trained on."""
     in_train = {sample.source for sample in train}
     shared = Counter(sample.source for sample in val if sample.source in in_train)
     if shared:
         notes.append(
             f"warning: by their names, {shared.total()} of {len(val)} validation videos come from"
-            f" recordings that are also trained on ({_some(sorted(shared))}); the accuracy may be"
+            f" recordings that are also trained on ({some(sorted(shared))}); the accuracy may be"
             " too good"
         )
 
 
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first few of them."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

@@ -49,7 +49,9 @@ class Sample:
     @property
     def labels(self) -> tuple[int, ...]:
         """Every label it has, ascending."""
-        return tuple(sorted({action.label for action in self.actions})) or (self.label,)
+        if not self.actions:
+            return (self.label,)
+        return tuple(sorted({action.label for action in self.actions}))
 
 
 def present(

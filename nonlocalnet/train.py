@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from .datasets import Broken, VideoDataset
+from .listings.data import Data, as_data
 from .recipes import Recipe
 from .training.batches import Batch, ViewReader, read_batches
 from .training.epoch import end_epoch, lost_classes
@@ -48,11 +49,15 @@ class TrainResult:
 
 
 def train(
-    data: str | Path, recipe: Recipe, out: str | Path, resume: bool = False, quiet: bool = False
+    data: Data | str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    resume: bool = False,
+    quiet: bool = False,
 ) -> TrainResult:
-    """Train the recipe's network on a folder of videos, into the run folder `out`.
+    """Train the recipe's network on labelled videos, into the run folder `out`.
 
-    data: class_name/*.mp4, with or without train/ and val/ above.
+    data: class_name/*.mp4, with or without train/ and val/ above; or a list (see `listings`).
     resume: go on with the run in `out`, exactly where its last checkpoint is; what `recipe` leaves
         at its default is taken from the run.
     quiet: print nothing.
@@ -67,7 +72,7 @@ def train(
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # dropout and initial weights draw from torch's global generators: the caller's are put back
     with torch.random.fork_rng(devices), stop_on_signals() as stop:
-        run = start(Path(data), recipe, Path(out), resume)
+        run = start(as_data(data), recipe, Path(out), resume)
         folder = run.out if run.fabric.is_global_zero else None
         with Journal(folder, run.state.step, run.plan.steps, console) as journal:
             for sentence in run.words:

@@ -19,6 +19,7 @@ import pytest
 from nonlocalnet import __version__, cli, commands
 from nonlocalnet.errors import UserError
 from nonlocalnet.flags import Network, UsageError, parse_views
+from nonlocalnet.listings.data import Data
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.presets import PRESETS
 from nonlocalnet.protocols import RECIPES
@@ -56,11 +57,11 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("line", "name", "arguments"),
     [
-        ("check-data DIR", "check_data", {"data": Path("DIR"), "json": False}),
+        ("check-data DIR", "check_data", {"data": Data("DIR"), "json": False}),
         (
             "test runs/mine DIR --views 10x3",
             "run_test",
-            {"run": Path("runs/mine"), "data": Path("DIR"), "views": "10x3"},
+            {"run": Path("runs/mine"), "data": Data("DIR"), "views": "10x3"},
         ),
         (
             "predict runs/mine video.mp4 folder/",
@@ -111,7 +112,7 @@ def test_words_become_a_call(line: str, name: str, arguments: dict[str, Any]) ->
 def test_train_of_the_issue() -> None:
     command, found = meant("train DIR --model i3d_resnet50 --non-local 5 -o runs/mine")
     assert command == "train"
-    assert (found["data"], found["out"], found["resume"]) == (Path("DIR"), Path("runs/mine"), False)
+    assert (found["data"], found["out"], found["resume"]) == (Data("DIR"), Path("runs/mine"), False)
     assert found["recipe"] == Recipe(model="i3d_resnet50", non_local=5)
 
 
@@ -146,7 +147,7 @@ def test_a_recipe_gives_the_defaults(name: str, form: str) -> None:
 )
 def test_non_local_is_one_word_wherever_it_stands(word: str, value: object) -> None:
     _, found = meant(f"train --non-local {word} DIR -o out")
-    assert (found["recipe"].non_local, found["data"]) == (value, Path("DIR"))
+    assert (found["recipe"].non_local, found["data"]) == (value, Data("DIR"))
 
 
 def test_every_field_of_the_recipe_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:

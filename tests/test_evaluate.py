@@ -203,6 +203,12 @@ def test_match_classes() -> None:
     assert [s.path for s in matched] == ["a", "b", "c"]
     with pytest.raises(UserError, match=r"jump.*run, sit, walk"):
         match_classes(samples, ("sit", "jump"), card)
+    with pytest.raises(UserError, match="class 3"):
+        match_classes([Sample("d", 3, "")], tuple(f"class {i}" for i in range(4)), card)
+    numbered = [Sample("a", 2, ""), Sample("b", -1, "", actions=(Action(1),))]
+    assert match_classes(numbered, ("class 0", "class 1", "class 2"), card) == numbered
+    spoken = Card(classes=("massaging person's head", "run"))
+    assert match_classes(samples[:1], ("Massaging_persons_head",), spoken)[0].label == 0
     # a class without any video does no harm
     assert match_classes(samples[:1], ("sit", "jump"), card) == [Sample("a", 1, "")]
 

@@ -71,6 +71,29 @@ def test_of_another_folder_val_is_tested_or_everything(run: Path, data: Path) ->
     assert words[0] == f"tested on the 4 videos of {data / 'val'}"
 
 
+def test_of_a_list_no_video_is_tested_that_was_trained_on(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    own = read_folder(data / "train", val_fraction=0.5)
+    both = [*own.train, *own.val]
+    (tmp_path / "all.txt").write_text("".join(f"{s.path} {s.label}\n" for s in both))
+    split, words = choose(run, tmp_path / "all.txt")
+    assert {s.path for s in split.val} == {s.path for s in own.val}
+    assert words[0].startswith(f"tested on the 4 videos of {tmp_path}/all.txt that {run} validated")
+    (tmp_path / "seen.txt").write_text("".join(f"{s.path} {s.label}\n" for s in own.train))
+    split, words = choose(run, tmp_path / "seen.txt")
+    assert (len(split.val), words[-1][:40]) == (4, "warning: 4 of these videos were trained ")
+
+
+def test_a_list_of_numbers_is_tested_by_number(run: Path, data: Path, tmp_path: Path) -> None:
+    path = next((data / "val" / CLASSES[2]).glob("*.mp4"))
+    shutil.copy(path, tmp_path / "a.mp4")
+    (tmp_path / "list.txt").write_text("a.mp4 2\n")
+    exam = examine(run, tmp_path / "list.txt", 1, 1)
+    assert exam.result.videos[0].label == 2
+    assert "number k is taken for the network's output k" in exam.words[-1]
+
+
 def test_examine_writes_the_report(run: Path, data: Path) -> None:
     exam = examine(run, data, 2, 1, groups={"same?": lambda name: name.partition("_")[0]})
     assert [rule.name for rule in exam.result.rules] == ["1 clip", "2 clips"]

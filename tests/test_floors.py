@@ -25,7 +25,7 @@ FLOORS: dict[int, str] = {
     " meter remote opening upright parts",
     1: "block shift resnet mobilenet twins video footage scores folders look synthetic"
     " video_writing cluster",
-    2: "sizes surgery datasets",
+    2: "sizes surgery datasets listings",
     3: "models recipes protocols weights scoring cost inputs",
     4: "evaluate report prediction attention sight picture training page hub",
     5: "train exam demo doctor check terminal many",

@@ -280,7 +280,7 @@ def test_refusals_are_one_sentence(recipe: Recipe, says: str) -> None:
     ("data", "says"),
     [
         (split((5,)), "only one class, 'class 0'"),
-        (split((5, 0, 5)), "no training clips for 'class 1'"),
+        (split((5, 0)), "no training clips for 'class 1'"),
         (Split((), (), ()), "no classes"),
     ],
 )

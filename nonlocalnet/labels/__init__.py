@@ -24,6 +24,8 @@ still have a head is not either, so they go without names.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from importlib.resources import files
 
 from ..errors import UserError
@@ -47,3 +49,15 @@ def class_names(name: str) -> tuple[str, ...]:
         raise UserError(f"there is no list of classes {name!r}; lists are {', '.join(LISTS)}")
     text = files(__package__).joinpath(LISTS[name]).read_text(encoding="utf-8")
     return tuple(text.splitlines())
+
+
+def plain(name: str) -> str:
+    """A class name without what codebases write differently: case, quotes, brackets, "_"."""
+    return " ".join("".join(c if c.isalnum() else " " for c in name.lower() if c != "'").split())
+
+
+def numbering(classes: Sequence[str]) -> dict[str, int]:
+    """Name -> number; also the plain form of a name, where no other class has the same."""
+    shared = Counter(map(plain, classes))
+    by_plain = {plain(name): i for i, name in enumerate(classes) if shared[plain(name)] == 1}
+    return by_plain | {name: i for i, name in enumerate(classes)}

@@ -187,13 +187,11 @@ def _refuse(split: Split, words: list[str]) -> None:
         )
     counts = Counter(label for sample in split.train for label in sample.labels)
     empty = [name for i, name in enumerate(split.classes) if not counts[i]]
-    if empty and split.several:
-        named = ", ".join(map(repr, empty[:5])) + (" ..." if len(empty) > 5 else "")
+    named = ", ".join(map(repr, empty[:5])) + (" ..." if len(empty) > 5 else "")
+    if len(split.classes) - len(empty) < 2 and not split.several:
+        raise UserError(f"no training clips for {named}: add videos or remove the class")
+    if empty:  # of a published list, whose labels keep their numbers
         words.append(f"warning: {len(empty)} classes are on no training video: {named}")
-    elif empty:
-        raise UserError(
-            f"no training clips for {', '.join(map(repr, empty))}: add videos or remove the class"
-        )
 
 
 def _sizes(recipe: Recipe, clips: int, machine: Machine, words: list[str]) -> tuple[int, int, int]:
@@ -299,9 +297,9 @@ def _class_weights(recipe: Recipe, split: Split, words: list[str]) -> tuple[floa
         )
     if not wanted:
         return None
-    # each class the same sum of weights, and a mean weight of 1 over the clips
-    total, k = len(split.train), len(split.classes)
-    return tuple(total / (k * counts[i]) for i in range(k))
+    # each class that has clips the same sum of weights, and a mean weight of 1 over the clips
+    total, k = len(split.train), len(counts)
+    return tuple(total / (k * counts[i]) if counts[i] else 1.0 for i in range(len(split.classes)))
 
 
 def _precision(recipe: Recipe, machine: Machine, words: list[str]) -> Precision:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from ..card import Card, card_of, set_card
 from ..errors import UserError
-from ..folders import read_folder
+from ..listings.data import Data
+from ..listings.read import is_folder, read_data
 from ..machine import Machine, clips_that_fit, this_machine
 from ..models import MODELS, create_model
 from ..recipes import FREE, Recipe, check
@@ -78,19 +79,17 @@ class Run:
         return "mean average precision" if self.split.several else "accuracy"
 
 
-def start(data: Path, recipe: Recipe, out: Path, resume: bool) -> Run:
+def start(data: Data, recipe: Recipe, out: Path, resume: bool) -> Run:
     """A run ready for its next step.
 
     Raises `UserError` for a folder that has a run already (without `resume`), for a run of another
-    recipe or other data (with it), and for all that `derive`, `read_folder` and the network refuse.
+    recipe or other data (with it), and for all that `derive`, `read_data` and the network refuse.
     """
     if recipe.model not in MODELS:  # a trained network: where this run starts
         recipe = replace(recipe, pretrained=recipe.model)
     check(recipe)
     saved, recipe = _open(out, recipe, resume)
-    split = read_folder(data, recipe.seed, recipe.val_fraction)
-    if resume:
-        _same_data(out, split)
+    split = _videos(data, recipe, out, resume)
     machine = this_machine(recipe.device)
     torch.manual_seed(recipe.seed)
     network = _network(recipe, saved, len(split.classes))
@@ -211,11 +210,28 @@ def _agree(out: Path, given: Recipe, stored: Recipe) -> Recipe:
     return replace(stored, **changes)
 
 
-def _same_data(out: Path, split: Split) -> None:
+def _videos(data: Data, recipe: Recipe, out: Path, resume: bool) -> Split:
+    """What the run learns from; one over a list goes on with what it keeps, for lists change."""
+    if not resume:
+        return read_data(data, recipe.seed, recipe.val_fraction)
+    if not is_folder(data):
+        split = _began(out, data.root)
+        kept = f"goes on with the {len(split.train):,} training and {len(split.val):,} validation"
+        return replace(split, notes=(f"{kept} videos in {out / SPLIT}; {data.path} is not read",))
+    split = read_data(data, recipe.seed, recipe.val_fraction)
+    _same_data(out, split)
+    return split
+
+
+def _began(out: Path, root: str | None) -> Split:
+    """The split of a run; its videos may have moved since, to another root."""
     if not (out / SPLIT).exists():
         raise UserError(f"{out} lacks its {SPLIT}, so it is no run to go on with; take another -o")
-    # the folder may have moved since, as long as the same videos are in it
-    began = Split.from_json((out / SPLIT).read_text(encoding="utf-8"), split.root)
+    return Split.from_json((out / SPLIT).read_text(encoding="utf-8"), root)
+
+
+def _same_data(out: Path, split: Split) -> None:
+    began = _began(out, split.root)
     if began.classes != split.classes:
         raise UserError(
             f"the run in {out} learns {_list(began.classes)}, and this folder has"
