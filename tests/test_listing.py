@@ -23,7 +23,7 @@ from nonlocalnet.labels import LISTS, class_names, numbering, plain
 from nonlocalnet.listings.counts import COPIES, TITLES, recognise
 from nonlocalnet.listings.data import WORDS, Data
 from nonlocalnet.listings.formats import FORMATS, detect
-from nonlocalnet.listings.own import to_csv
+from nonlocalnet.listings.own import columns_of, write_csv
 from nonlocalnet.listings.pictures import template_of
 from nonlocalnet.listings.read import read_data, read_test_data
 from nonlocalnet.protocols import RECIPES
@@ -311,7 +311,9 @@ def test_a_list_of_ours_round_trips(fill: Fill) -> None:
         case = CASES[name]
         root = fill(case.videos, case.pictures, case.texts)
         split = read_data(data_of(case, root))
-        (root / "clean.csv").write_text(to_csv(split, str(root)), encoding="utf-8")
+        samples = [("train", s) for s in split.train] + [("val", s) for s in split.val]
+        columns = columns_of([s for _, s in samples], split.several)
+        assert write_csv(root / "clean.csv", split.classes, samples, columns) == len(samples)
         again = read_data(root / "clean.csv")
 
         def named(s: Split) -> list[tuple[object, ...]]:

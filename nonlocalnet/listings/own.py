@@ -9,14 +9,17 @@ in JSON [["name", start, end], ["name"]].
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..samples import Action, Sample, Split, inside
-from .rows import TRAIN, VAL, Listed, Listing, Row, at, number, side_of, span
+from ..files import replacing
+from ..remote import is_address
+from ..samples import Action, Sample
+from .rows import Listed, Listing, Row, at, number, side_of, span
 
 FIELDS = ("path", "label", "labels", "split", "start", "end", "pictures", "rate")
 
@@ -41,21 +44,36 @@ def own_jsonl(listed: Listed) -> Listing:
     return Listing(rows)
 
 
-def to_csv(split: Split, folder: str) -> str:
-    """The split as a list of our own that lies in `folder`."""
-    sides = ((TRAIN, split.train), (VAL, split.val))
-    samples = [(side, sample) for side, part in sides for sample in part]
-    used = {"path", "labels" if split.several else "label", "split"}
-    if any(s.start > 0 or s.end < math.inf for _, s in samples):
+def write_csv(
+    path: Path,
+    classes: Sequence[str],
+    samples: Iterable[tuple[str, Sample]],
+    columns: Sequence[str] = FIELDS,
+) -> int:
+    """Write (side, sample) pairs as a list of our own, whole or not at all -> their number.
+
+    columns: those of FIELDS to write, see `columns_of`. Paths are seen from the list's folder.
+
+    Raises `UserError` if it cannot be written.
+    """
+    count = 0
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for side, sample in samples:
+            writer.writerow(_cells(sample, side, classes, path.parent))
+            count += 1
+    return count
+
+
+def columns_of(samples: Sequence[Sample], several: bool) -> list[str]:
+    """The columns that say all of these samples; several: whether one may have many labels."""
+    used = {"path", "labels" if several else "label", "split"}
+    if any(s.start > 0 or s.end < math.inf for s in samples):
         used |= {"start", "end"}
-    if any(s.pictures for _, s in samples):
+    if any(s.pictures for s in samples):
         used |= {"pictures", "rate"}
-    columns = [name for name in FIELDS if name in used]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_cells(sample, side, split.classes, folder) for side, sample in samples)
-    return text.getvalue()
+    return [name for name in FIELDS if name in used]
 
 
 def _row(listed: Listed, line: int, cells: dict[str, Any]) -> Row:
@@ -105,20 +123,22 @@ def _is_time(start: str, end: str) -> bool:
         return False
 
 
-def _cells(sample: Sample, side: str, classes: tuple[str, ...], folder: str) -> dict[str, Any]:
+def _cells(sample: Sample, side: str, classes: Sequence[str], folder: Path) -> dict[str, Any]:
+    actions = sample.actions or ([Action(sample.label)] if sample.label >= 0 else [])
+    path = sample.path
     return {
-        "path": inside(sample.path, folder),
-        "label": classes[sample.label],
-        "labels": ";".join(_action(action, classes) for action in sample.actions),
+        "path": path if is_address(path) else Path(os.path.relpath(path, folder)).as_posix(),
+        "label": classes[sample.label] if sample.label >= 0 else "",
+        "labels": ";".join(_action(action, classes) for action in actions),
         "split": side,
         "start": _seconds(sample.start) if sample.start > 0 else "",
         "end": _seconds(sample.end) if sample.end < math.inf else "",
         "pictures": sample.pictures or "",
-        "rate": f"{sample.rate:g}" if sample.pictures else "",
+        "rate": _seconds(sample.rate) if sample.pictures else "",
     }
 
 
-def _action(action: Action, classes: tuple[str, ...]) -> str:
+def _action(action: Action, classes: Sequence[str]) -> str:
     name = classes[action.label]
     whole = action.start <= 0 and action.end == math.inf
     return name if whole else f"{name} {_seconds(action.start)} {_seconds(action.end)}"
