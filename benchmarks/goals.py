@@ -31,6 +31,15 @@ class Goal:
 BOTH = "forward + backward"
 FUNCTIONS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
+# P15: frames x stride of a clip, frames between key frames, and whose order of work
+CLIPS = ("32x2", "8x8")
+GOPS = (12, 250)
+ORDERS = ("PySlowFast's order, PyAV", "MMAction2's order, PyAV", "MMAction2's order, decord")
+ONE_THREAD = tuple(f"{order}, RGB on one thread" for order in ORDERS[:2])
+P15_LIMITS: dict[str, tuple[float, ...]] = dict(
+    zip(ORDERS, ((1.6, 2), (2.5, 3), (1.1, 1.3)), strict=True)  # of 32x2, GOP 250
+)
+
 # What each goal compares, in a line of the page.
 TITLES: dict[str, str] = {
     "P1": "Concatenation, the operation, against ReLU(a + b) @ g",
@@ -44,6 +53,7 @@ TITLES: dict[str, str] = {
     "P12": "CUDA, bf16: embedded Gaussian, the block, against PySlowFast's form, 8 clips",
     "P13": "CUDA, bf16: the operation against its N x M form; N = 12544, 256 wide, batch 8",
     "P14": "CUDA, bf16: I3D-NL R50, 32 x 224 x 224, train step, against PySlowFast's form, 8 clips",
+    "P15": "From a file to a training clip of 224 x 224, CPU time; 340 x 256, 30 fps, 10 s, H.264",
 }
 
 GOALS: tuple[Goal, ...] = (
@@ -104,6 +114,13 @@ GOALS: tuple[Goal, ...] = (
     Goal("P13", "dot_product, forward", 8, 15),
     Goal("P13", f"dot_product, {BOTH}", 8, 15),
     Goal("P14", "clips per second", 1.5, 2.5),
+    *(
+        Goal("P15", f"{clip}, GOP {gop}, {order}", *limits)
+        for clip in CLIPS
+        for gop in GOPS
+        for order in (*ORDERS, *ONE_THREAD)
+        for limits in [P15_LIMITS.get(order, ()) if (clip, gop) == ("32x2", 250) else ()]
+    ),
 )
 
 

@@ -133,12 +133,17 @@ def keep(name: str, result: dict[str, Any], device: str = "cpu") -> None:
     partial.replace(RESULTS / f"{name}.json")
 
 
-def command_line(does: str, measures: dict[str, Any]) -> argparse.Namespace:
-    """--check, --seconds and the goals to measure, all of `measures` unless some are named."""
+def command_line(does: str, measures: dict[str, Any], videos: bool = False) -> argparse.Namespace:
+    """--check, --seconds and the goals to measure, all of `measures` unless some are named.
+
+    videos: with --videos too.
+    """
     parser = argparse.ArgumentParser(description=does)
     parser.add_argument("goals", nargs="*", help=f"{', '.join(measures)}; all unless named")
     parser.add_argument("--seconds", type=float, default=6.0, help="for each pair (default 6)")
     parser.add_argument("--check", action="store_true", help="tiny sizes; nothing is kept")
+    if videos:
+        parser.add_argument("--videos", help="folder of videos to make the files from")
     options = parser.parse_args()
     if unknown := set(options.goals) - set(measures):
         parser.error(f"no goal {', '.join(sorted(unknown))} here, only {', '.join(measures)}")

@@ -14,37 +14,51 @@ MMAction2:   read the file into memory, decode the clip (with PyAV from the firs
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
-import decord
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-Pictures = list[NDArray[np.uint8]]
+try:
+    import cv2
+    import decord
+except ImportError as error:  # nothing else here needs them
+    raise ImportError(f"{error}: pip install opencv-python-headless decord") from error
+
+Picture = NDArray[np.uint8]
+Pictures = list[Picture]
+ToRgb = Callable[[av.VideoFrame], Picture]
 SIZE = 224  # of the crop
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is random in a clip: its first frame, the short side, the place of the crop, the flip.
-
-    down, across: where the crop lies in what is left over, from 0 to 1.
-    """
+    """What is random in a clip: its first frame, a square of the picture, whether it is flipped."""
 
     start: int
-    short: int
-    down: float
-    across: float
+    top: int
+    left: int
+    side: int
     flip: bool
 
 
-def pyslowfast(path: str, frames: int, stride: int, draw: Draw) -> Tensor:
+def to_rgb(frame: av.VideoFrame) -> Picture:
+    """As both codebases call it; PyAV then takes as many threads as there are cores."""
+    return frame.to_rgb().to_ndarray()
+
+
+def one_thread(frame: av.VideoFrame) -> Picture:
+    """The same on one thread, for the reader: in loaders that run side by side more only cost."""
+    return frame.reformat(format="rgb24", threads=1).to_ndarray()
+
+
+def pyslowfast(path: str, frames: int, stride: int, draw: Draw, rgb: ToRgb = to_rgb) -> Tensor:
     """PyAV, float: slowfast/datasets/{kinetics,decoder,transform}.py. -> (3, T, 224, 224)"""
     container = av.open(path)
     stream = container.streams.video[0]
@@ -59,21 +73,22 @@ def pyslowfast(path: str, frames: int, stride: int, draw: Draw) -> Tensor:
         if frame.pts > last:
             break
     container.close()
-    whole = np.stack([found[pts].to_rgb().to_ndarray() for pts in sorted(found)])
+    whole = np.stack([rgb(found[pts]) for pts in sorted(found)])
     kept = torch.linspace(0, frames * stride - 1, frames).clamp(0, len(whole) - 1).long()
     clip = torch.as_tensor(whole).index_select(0, kept)
     clip = (clip.float() / 255.0 - torch.tensor([0.45] * 3)) / torch.tensor([0.225] * 3)
     clip = clip.permute(3, 0, 1, 2)  # (T, H, W, 3) -> (3, T, H, W)
     height, width = clip.shape[2:]
-    scale = draw.short / min(height, width)
-    size = (round(height * scale), round(width * scale))
+    scale = SIZE / draw.side
+    size = (max(SIZE, round(height * scale)), max(SIZE, round(width * scale)))
     clip = functional.interpolate(clip, size=size, mode="bilinear", align_corners=False)
-    top, left = int(draw.down * (size[0] - SIZE)), int(draw.across * (size[1] - SIZE))
+    top = min(round(draw.top * scale), size[0] - SIZE)
+    left = min(round(draw.left * scale), size[1] - SIZE)
     clip = clip[:, :, top : top + SIZE, left : left + SIZE]
     return clip.flip(-1) if draw.flip else clip
 
 
-def mmaction2_pyav(path: str, frames: int, stride: int, draw: Draw) -> Tensor:
+def mmaction2_pyav(path: str, frames: int, stride: int, draw: Draw, rgb: ToRgb = to_rgb) -> Tensor:
     """mmaction/datasets/transforms/loading.py, PyAVInit and PyAVDecode. -> (3, T, 224, 224)"""
     wanted = draw.start + np.arange(frames) * stride
     pictures: Pictures = []
@@ -81,7 +96,7 @@ def mmaction2_pyav(path: str, frames: int, stride: int, draw: Draw) -> Tensor:
         for number, frame in enumerate(container.decode(video=0)):
             if number > wanted.max() + 1:
                 break
-            pictures.append(frame.to_rgb().to_ndarray())
+            pictures.append(rgb(frame))
     return _mmaction2_crop([pictures[i % len(pictures)] for i in wanted], draw)
 
 
@@ -95,14 +110,13 @@ def mmaction2_decord(path: str, frames: int, stride: int, draw: Draw) -> Tensor:
 def _mmaction2_crop(pictures: Pictures, draw: Draw) -> Tensor:
     """Resize to a short side of 256, cut a square of it, resize that: transforms/processing.py.
 
-    The square is ours (they draw it from four sizes or by area): it costs the same.
+    The square is ours; they draw it from four sizes or by area, at the same cost.
     """
     height, width = pictures[0].shape[:2]
     scale = 256 / min(height, width)
     size = (round(width * scale), round(height * scale))
     pictures = [cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) for p in pictures]
-    side = round(SIZE * 256 / draw.short)
-    top, left = int(draw.down * (size[1] - side)), int(draw.across * (size[0] - side))
+    top, left, side = (round(n * scale) for n in (draw.top, draw.left, draw.side))
     pictures = [p[top : top + side, left : left + side] for p in pictures]
     pictures = [cv2.resize(p, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for p in pictures]
     if draw.flip:

@@ -22,7 +22,8 @@ HEAD = """\
 
 What the operation and its block reach beside the forms of others. This page is written by
 `python benchmarks/table.py` from the JSON files in `benchmarks/results/`. `make bench` measures the
-CPU rows anew and writes it; `python benchmarks/gpu.py` measures P12 to P14, which need CUDA.
+CPU rows anew and writes it; `python benchmarks/gpu.py` measures P12 to P14, which need CUDA, and
+`benchmarks/decoding.py`, `preparing.py` and `worker_memory.py` measure the reading of videos.
 
 Ours and the other form have the same weights and the same random inputs, and run in turns in one
 process. *Measured* is the median of theirs / ours over neighbouring runs, with the least and the
@@ -33,8 +34,8 @@ to its input, or of the gradients. The least of a sweep stands with the range of
 and the worst of their errors; the shapes are listed below.
 
 The peers' packages are not used: their forms are written from their equations in
-`benchmarks/peers.py`, which says what each stands for. On another machine only the ratios mean
-anything.
+`benchmarks/peers.py`, their orders of work in `orders.py`, and both say what each stands for. On
+another machine only the ratios mean anything.
 """
 
 
@@ -150,10 +151,63 @@ def attention_table(results: Results) -> list[str]:
     ]
 
 
+def reading_tables(results: Results) -> list[str]:
+    """Where the time of a clip goes, what `prepare` gains, and the memory of a reading process."""
+    lines: list[str] = []
+    if steps := results.get("P15", {}).get("breakdown"):
+        heads = list(next(iter(steps.values())))
+        lines += [
+            "",
+            "## Where the time of a training clip goes",
+            "",
+            "CPU milliseconds per clip of each step of ours, measured one by one; the files are"
+            f" {results['P15']['files']}.",
+            "",
+            line("clip", *heads),
+            line(*["---"] * (1 + len(heads))),
+            *(
+                line(name, *(f"{found[head]:.2f}" for head in heads))
+                for name, found in steps.items()
+            ),
+        ]
+    if rows := results.get("preparing", {}).get("rows"):
+        lines += [
+            "",
+            "## What `nonlocalnet prepare` gains",
+            "",
+            "CPU time of a training clip from the file as it was (key frame every 250) over that"
+            " from the prepared file, and its bytes over theirs.",
+            "",
+            line("file", "key frame every", "crf", "32x2", "8x8", "bytes"),
+            line(*["---"] * 6),
+            *(
+                line(
+                    row["size"],
+                    str(row["gop"]),
+                    str(row["crf"]),
+                    *(f"{row[clip]['measured']['median']:.2f}×" for clip in ("32x2", "8x8")),
+                    f"{row['bytes']:.2f}×",
+                )
+                for row in rows
+            ),
+        ]
+    if curve := dict(results.get("worker_memory", {}).get("curve", [])):
+        clips = [count for count in curve if count in (250, 1000, 2500, 5000, 7500, 10_000)]
+        lines += [
+            "",
+            "## Memory of a reading process",
+            "",
+            line("clips read", *(f"{count:,}" for count in clips)),
+            line(*["---"] * (1 + len(clips))),
+            line("resident, MB", *(f"{curve[count] / 1e6:.1f}" for count in clips)),
+        ]
+    return lines
+
+
 def machines(results: Results) -> list[str]:
     """Which goals were measured where and when."""
     found: dict[str, list[str]] = {}
-    for name in (*TITLES, "attention"):
+    for name in (*TITLES, "attention", "preparing", "worker_memory"):
         if name in results:
             m = results[name]["machine"]
             on = f"{m['gpu']}, " if "gpu" in m else ""
@@ -173,6 +227,7 @@ def page(results: Results) -> str:
     if sweeps:
         lines += ["", "## The sweeps, shape by shape", *sweeps]
     lines += attention_table(results)
+    lines += reading_tables(results)
     lines += ["", "## Where it was measured", ""]
     lines += machines(results) or ["Nothing has been measured yet."]
     return "\n".join(lines) + "\n"

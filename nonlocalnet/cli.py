@@ -25,6 +25,7 @@ Command = Callable[..., int]
 
 COMMANDS: dict[str, Command] = {
     "check-data": commands.check_data,
+    "prepare": bulk.prepare,
     "train": commands.train,
     "test": commands.run_test,
     "fuse": results.fuse,

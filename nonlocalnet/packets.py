@@ -6,10 +6,11 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -161,13 +162,15 @@ def packets(
     """
     left = 16 * size + 2**20
     try:
-        for packet in container.demux(stream):
-            left -= packet.size + 1
-            if left < 0:
-                break
-            yield packet
-            if flushes(packet):
-                return
+        demux: Any = container.demux(stream)
+        with closing(demux) as demuxed:  # dropped unclosed, PyAV's generator leaks
+            for packet in demuxed:
+                left -= packet.size + 1
+                if left < 0:
+                    break
+                yield packet
+                if flushes(packet):
+                    return
     except (av.FFmpegError, IndexError):  # PyAV may trip over streams that appear late in a file
         pass
     yield None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display matrix: the point (x, y) is shown at (ax + cy, bx + dy)."""
-    sides: Any = frame.side_data
+    # `frame.side_data` would leave a circle, and with it the picture to the garbage collector
+    sides: Any = SideDataContainer(frame)  # type: ignore[call-arg]
     if "DISPLAYMATRIX" not in sides:
         return 1, 0, 0, 1
     values = np.frombuffer(bytes(sides["DISPLAYMATRIX"]), dtype=np.int32)

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
 from types import TracebackType
 
 import av
@@ -188,6 +188,24 @@ class Video:
             if frame.is_corrupt:
                 self._damaged.add(("frame", number))
         return torch.from_numpy(out)
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """All frames in order, each (H, W, 3) uint8 RGB, upright; one in memory at a time.
+
+        As `frames` gives them, but their size may change. Raises `VideoError`.
+        """
+        due, last = 0, None
+        for number, frame in self._pictures(np.arange(len(self))):
+            if number < due:
+                break  # what stands in for pictures that are not there; they have been given
+            picture = self._upright(frame)
+            if frame.is_corrupt:
+                self._damaged.add(("frame", number))
+            yield from repeat(picture if last is None else last, number - due)
+            yield picture
+            due, last = number + 1, picture
+        if last is not None:
+            yield from repeat(last, len(self) - due)
 
     def _pictures(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, VideoFrame]]:
         """(number, picture) for each of the ascending numbers."""

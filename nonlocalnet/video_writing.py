@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
+import numpy as np
 import torch
+from av.container import OutputContainer
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .packets import VideoError
@@ -41,13 +46,33 @@ def write_video(
             f"frames: expected uint8 of shape (T, H, W, 3) with T >= 1, got {frames.dtype}"
             f" {tuple(frames.shape)}"
         )
+    rate = Fraction(fps).limit_denominator(1001)
+    quality = {"crf": str(crf)} if qp is None else {"qp": str(qp)}
+    # with its macroblock tree on small pictures, x264 does not repeat itself
+    options = {**quality, "preset": preset, "x264-params": "mbtree=0"}
+    pictures = iter(frames.cpu().contiguous().numpy())
+    write_pictures(path, pictures, range(len(frames)), 1 / rate, gop, options)
+
+
+def write_pictures(
+    path: Path,
+    pictures: Iterator[NDArray[np.uint8]],
+    ticks: Iterable[int],
+    base: Fraction,
+    gop: int,
+    options: dict[str, str],
+) -> None:
+    """As `write_video`, one picture (H, W, 3) at a time, shown at `ticks` times `base` seconds.
+
+    options: x264's, by FFmpeg's names. An error in `pictures` goes through, and leaves no file.
+    """
     container = WRITABLE.get(path.suffix.lower())
     if container is None:
         raise VideoError(path, f"cannot write {path.suffix or 'no suffix'}; use .mp4, .mov or .mkv")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        quality = {"crf": str(crf)} if qp is None else {"qp": str(qp)}
-        _encode(temporary, container, frames, fps, {**quality, "preset": preset}, gop)
+        with av.open(str(temporary), "w", format=container) as out:
+            _encode(out, pictures, ticks, base, gop, options)
         temporary.replace(path)
     except (OSError, av.FFmpegError) as error:
         raise VideoError(path, f"cannot be written: {error.strerror or error}") from error
@@ -56,19 +81,21 @@ def write_video(
 
 
 def _encode(
-    path: Path, container: str, frames: Tensor, fps: float, options: dict[str, str], gop: int
+    out: OutputContainer,
+    pictures: Iterator[NDArray[np.uint8]],
+    ticks: Iterable[int],
+    base: Fraction,
+    gop: int,
+    options: dict[str, str],
 ) -> None:
-    _, height, width, _ = frames.shape
-    rate = Fraction(fps).limit_denominator(1001)
-    # With more threads, or with its macroblock tree on small pictures, x264 does not repeat itself.
-    options = {**options, "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(path), "w", format=container) as out:
-        stream = out.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        stream.gop_size = gop
-        for index, array in enumerate(frames.cpu().contiguous().numpy()):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = index, 1 / rate
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+    first = next(pictures)
+    # on one thread, because with more x264 does not repeat itself
+    stream = out.add_stream("libx264", rate=1 / base, options={**options, "threads": "1"})
+    stream.height, stream.width, _ = first.shape
+    stream.pix_fmt = "yuv444p" if stream.width % 2 or stream.height % 2 else "yuv420p"
+    stream.gop_size = gop
+    for tick, array in zip(ticks, chain([first], pictures), strict=True):
+        frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+        frame.pts, frame.time_base = tick, base
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))

@@ -703,7 +703,17 @@ def test_ctrl_c_leaves_a_resumable_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_readme() -> None:
-    names = ["check-data", "train", "test", "fuse", "predict", "predict-many", "attend", "show"]
+    names = [
+        "check-data",
+        "prepare",
+        "train",
+        "test",
+        "fuse",
+        "predict",
+        "predict-many",
+        "attend",
+        "show",
+    ]
     names += ["cost", "recipes", "weights", "convert", "doctor", "demo"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())

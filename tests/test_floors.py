@@ -22,10 +22,10 @@ ROOT = Path(nonlocalnet.__file__).parent
 FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips"
     " transforms machine metrics samples sources precision processes files tags packets reading"
-    " meter remote opening upright parts",
+    " meter remote opening upright parts children",
     1: "block shift resnet mobilenet twins video footage scores folders look synthetic"
     " video_writing cluster",
-    2: "sizes surgery datasets listings",
+    2: "sizes surgery datasets listings reencoding preparing",
     3: "models recipes protocols weights scoring cost inputs",
     4: "evaluate report prediction attention sight picture training page hub",
     5: "train exam demo doctor check terminal many",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -265,6 +267,37 @@ def test_every_picture_is_decoded_where_nothing_tells_what_leans_on_it(
 ) -> None:
     decoded, _ = given_to_the_decoder(encoded(folder, name), [10])
     assert len(decoded) >= 11
+
+
+GROWTH = """
+import ctypes, gc, sys
+from pathlib import Path
+from nonlocalnet.video import Video
+
+def resident():
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def read(times):
+    for number in range(times):
+        with Video(sys.argv[1 + number % 2]) as video:
+            video.frames(range(number % 40, number % 40 + 8, 2))
+
+gc.disable()  # decoded pictures in a circle would wait for it
+read(60)
+before = resident()
+read(400)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and trims glibc's heap")
+def test_reading_leaves_nothing_behind(folder: Path) -> None:
+    """Under 1 kB a clip: not the file, nor a picture, nor PyAV's list of streams."""
+    files = (str(encoded(folder, name)) for name in ("b_frames.mp4", "b_frames.avi"))
+    command = [sys.executable, "-c", GROWTH, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400_000
 
 
 @settings(max_examples=30, deadline=None)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
-import warnings
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from ..children import end, start
 from ..samples import Sample
 from .probe import Finding, probe
 
@@ -19,8 +18,8 @@ from .probe import Finding, probe
 class _Worker:
     """A checking process, the file it is at, and what it has said about it so far."""
 
-    process: BaseProcess
     pipe: Connection
+    process: BaseProcess
     began: float = 0.0
     limit: float = 0.0  # seconds for the file
     found: Finding | None = None
@@ -34,9 +33,7 @@ class _Worker:
         self.pipe.send(sample)
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
+        end(self.pipe, self.process)
 
 
 def examine(
@@ -52,7 +49,7 @@ def examine(
     try:
         while True:
             while len(busy) < workers and (sample := next(waiting, None)) is not None:
-                worker = idle.pop() if idle else _start()
+                worker = idle.pop() if idle else _Worker(*start(_serve))
                 worker.give(sample, seconds)
                 busy[worker] = sample
             if not busy:
@@ -87,20 +84,6 @@ def _hear(worker: _Worker, ready: bool) -> Finding | None:
     worker.end()
     late = Finding(reason=f"it could not be opened within {worker.limit:g} seconds")
     return replace(worker.found or late, limit=worker.limit)
-
-
-def _start() -> _Worker:
-    # a fork needs no second import of torch; elsewhere than on Linux it is not safe
-    linux = sys.platform == "linux"
-    ours, theirs = multiprocessing.Pipe()
-    new = multiprocessing.get_context("fork" if linux else "spawn").Process  # type: ignore[attr-defined]
-    process = new(target=_serve, args=(theirs,), daemon=True)
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forks beside threads; the child takes none of their locks
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    theirs.close()
-    return _Worker(process, ours)
 
 
 def _serve(pipe: Connection) -> None:
