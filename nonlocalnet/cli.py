@@ -134,7 +134,9 @@ def _run(args: Sequence[str]) -> int:
     except OutputError:
         raise
     except UserError as error:
-        return _fail(str(error), getattr(error, "exit_code", 1))
+        code: int = getattr(error, "exit_code", 1)
+        silent = getattr(error, "silent", False)  # one of several processes speaks
+        return code if silent else _fail(str(error), code)
     except ImportError as error:
         if "nonlocalnet[" not in str(error):
             raise

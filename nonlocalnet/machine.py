@@ -37,7 +37,8 @@ class Machine:
 def this_machine(device: Device | None = None) -> Machine:
     """What this process has, as one of several where torchrun started it.
 
-    `device` None takes the best there is. Raises `UserError` for a device that is not there.
+    `device` None takes the best there is. Raises `UserError` for a device that is not there, and
+    where Slurm started several processes that know nothing of each other.
     """
     there: list[Device] = ["cpu"]
     if torch.backends.mps.is_available():
@@ -49,6 +50,11 @@ def this_machine(device: Device | None = None) -> Machine:
         raise UserError(
             f"device {device!r} was asked for, but torch {torch.__version__} finds only"
             f" {', '.join(there)} here; leave the device out, or install a torch that supports it"
+        )
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "srun started several of these, and each would work by itself: let it start one"
+            " torchrun per machine, which starts the processes there (docs/scale.md)"
         )
     local = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if device == "cuda":

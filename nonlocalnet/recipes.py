@@ -26,6 +26,7 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["steps", "cosine", "one_cycle"]
 Precision = Literal["fp32", "bf16-mixed"]
 Loss = Literal["cross_entropy", "bce"]
+Strategy = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,10 @@ class Recipe:
     """Processes that read videos."""
     device: Device | None = None
     """Where to train."""
+    strategy: Strategy = "ddp"
+    """Several processes: each with all weights, or with a share of them (FSDP)."""
+    hang_seconds: float = 600.0
+    """Several processes: standing still for so long, they end, and name who hangs."""
     save_seconds: float = 300.0
     """Longest time between two checkpoints; one is written after each epoch in any case."""
     save_steps: int | None = None
@@ -164,7 +169,10 @@ class Recipe:
 
 
 # what may differ when a run is resumed: it changes where and how fast, not what is computed
-FREE = ("workers", "device", "save_seconds", "save_steps", "log_steps", "batch")
+FREE = (
+    *("workers", "device", "strategy", "hang_seconds"),
+    *("save_seconds", "save_steps", "log_steps", "batch"),
+)
 
 
 def check(recipe: Recipe) -> None:
@@ -187,7 +195,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"--preset is one of {', '.join(PRESETS)}; it came as {recipe.preset!r}")
     if recipe.crops is not None and recipe.crops not in CROPS:
         raise UserError(f"--crops is one of {', '.join(map(str, CROPS))}, not {recipe.crops}")
-    for name in ("lr", "head_lr", "bias_lr", "save_seconds"):
+    for name in ("lr", "head_lr", "bias_lr", "save_seconds", "hang_seconds"):
         value = getattr(recipe, name)
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{_flag(name)} must be above 0; it came as {value}")

@@ -19,16 +19,19 @@ from rich.console import Console
 
 from .datasets import Broken, VideoDataset
 from .listings.data import Data, as_data
+from .processes import gathered
 from .recipes import Recipe
 from .training.batches import Batch, ViewReader, read_batches
-from .training.epoch import end_epoch, lost_classes
+from .training.epoch import end_epoch, lost_classes, share_broken
 from .training.interrupt import Stop, Stopped, stop_on_signals
 from .training.journal import Journal, Rates, read_log
+from .training.parallel import launch, total
 from .training.prepare import asleep, set_modes
-from .training.processes import total
-from .training.run import Run, save_state, start
+from .training.run import open_run, start
 from .training.schedule import learning_rate
+from .training.state import Run, save_state, whole
 from .training.step import gradient, update
+from .training.watch import speaking_once, watching
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,26 @@ def train(
     Under torchrun every process calls this, and each takes its share of a step.
 
     Raises:
-        UserError: whatever cannot work, in one sentence; it is a `Stopped` after Ctrl-C or
-            SIGTERM, when the state has been saved. Nothing already written is damaged.
+        UserError: whatever cannot work, in one sentence; it is a `Stopped` after Ctrl-C,
+            SIGTERM or SIGUSR1, when the state has been saved. Nothing already written is damaged.
     """
     console = Console(quiet=quiet)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # dropout and initial weights draw from torch's global generators: the caller's are put back
     with torch.random.fork_rng(devices), stop_on_signals() as stop:
-        run = start(as_data(data), recipe, Path(out), resume)
-        folder = run.out if run.fabric.is_global_zero else None
-        with Journal(folder, run.state.step, run.plan.steps, console) as journal:
-            for sentence in run.words:
-                journal.say(sentence)
-            _all_steps(run, journal, stop)
-            for sentence in _closing(run):
-                journal.say(sentence)
+        with speaking_once():
+            opened = open_run(recipe, Path(out), resume)
+            fabric = launch(opened.recipe)
+        advice = f"Go on with --resume -o {out}"
+        with watching(fabric, opened.recipe.hang_seconds, advice, stop) as watch:
+            run = start(as_data(data), opened, Path(out), fabric, watch)
+            folder = run.out if fabric.is_global_zero else None
+            with Journal(folder, run.state.step, run.plan.steps, console) as journal:
+                for sentence in run.words:
+                    journal.say(sentence)
+                _all_steps(run, journal, stop)
+                for sentence in _closing(run):
+                    journal.say(sentence)
     best = run.state.best
     return TrainResult(
         path=run.out,
@@ -113,12 +121,13 @@ def _steps(
         if state.step == (state.validated + 1) * plan.steps_per_epoch:
             journal.rates(rates, now=True)
             halt = halt or not end_epoch(run, journal, views, stop)
-            save_state(run)
+            _save(run, journal)
             saved = time.monotonic()
         if halt or (plan.processes == 1 and stop.asked):
-            save_state(run)
+            _save(run, journal)
+            asked = next(filter(None, gathered(stop.asked)), "a signal")
             raise Stopped(
-                f"stopped by {stop.asked or 'a signal'} after step {state.step} of {plan.steps};"
+                f"stopped by {asked} after step {state.step} of {plan.steps};"
                 f" everything is saved: go on with --resume -o {run.out}"
             )
         if state.step == plan.steps:
@@ -131,6 +140,7 @@ def _steps(
         sums, batch = gradient(run, journal, batches, rates)
         # processes see signals and clocks differently, and must stop and save together
         overdue = fabric.is_global_zero and time.monotonic() - saved > plan.save_seconds
+        run.watch.at(state.step + 1, "adds up with the others")
         wishes = torch.tensor([stop.asked is not None, overdue], dtype=torch.float64)
         *totals, halt, overdue = total(fabric, torch.cat([sums, wishes])).tolist()
         norm = update(run, totals[1], batch)
@@ -143,8 +153,13 @@ def _steps(
         journal.advance(state.step, (state.step - 1) // plan.steps_per_epoch, plan.epochs)
         due = overdue or (plan.save_steps is not None and state.step % plan.save_steps == 0)
         if due and not end:  # at the end of an epoch it is saved after the validation
-            save_state(run)
+            _save(run, journal)
             saved = time.monotonic()
+
+
+def _save(run: Run, journal: Journal) -> None:
+    share_broken(run, journal)
+    save_state(run)
 
 
 def _log(run: Run, journal: Journal, rates: Rates, values: dict[str, float]) -> None:
@@ -161,10 +176,8 @@ def _log(run: Run, journal: Journal, rates: Rates, values: dict[str, float]) -> 
 
 def _closing(run: Run) -> list[str]:
     state, words = run.state, []
-    if asleep(run.network):
-        words.append(
-            f"warning: {', '.join(asleep(run.network))} learned nothing: still the identity"
-        )
+    if still := asleep(whole(run)):
+        words.append(f"warning: {', '.join(still)} learned nothing: still the identity")
     if state.best is not None:
         words.append(
             f"best validation {run.measure} {state.best[0]:.3f}, one clip a video: {run.out}"

@@ -10,8 +10,6 @@ import random
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +28,7 @@ import nonlocalnet.training.run as run_module
 from nonlocalnet.datasets import VideoDataset, ViewDataset
 from nonlocalnet.errors import UserError
 from nonlocalnet.folders import read_folder
+from nonlocalnet.listings.data import Data, as_data
 from nonlocalnet.models import create_model
 from nonlocalnet.precision import mean_average_precision
 from nonlocalnet.protocols import RECIPES
@@ -455,9 +454,9 @@ def test_it_learns_from_a_plain_folder(tmp_path: Path) -> None:
 # --- several labels, true statistics
 
 
-def _two_labels_each(data: Path, *_: object) -> Split:
+def _two_labels_each(data: Data | Path, *_: object) -> Split:
     """What the balls' colours are and where they go, as two labels of each video."""
-    split = read_folder(data)
+    split = read_folder(as_data(data).path)
     train, val = (
         tuple(
             replace(s, label=-1, actions=(Action(s.label // 2), Action(2 + s.label % 2)))
@@ -471,7 +470,7 @@ def _two_labels_each(data: Path, *_: object) -> Split:
 def test_several_labels_a_video(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "read_folder", _two_labels_each)
+    monkeypatch.setattr(run_module, "read_data", _two_labels_each)
     recipe = replace(TINY, epochs=2, class_weights=None)
     result = train(folder, recipe, tmp_path / "run", quiet=True)
     checks = [line for line in result.curves if "validation loss" in line]
@@ -726,44 +725,3 @@ def test_a_disk_that_fills_up(
     assert checkpoint.read(out / "last.ckpt")["state"]["step"] == 6
     monkeypatch.undo()
     assert train(folder, TINY, out, resume=True, quiet=True).curves[-1]["step"] == STEPS
-
-
-# --- several processes
-
-SHARED = """
-import sys, torch
-from nonlocalnet.train import train
-from nonlocalnet.recipes import Recipe
-torch.set_num_threads(1)
-train(sys.argv[1], Recipe(**eval(sys.argv[3])), sys.argv[2], quiet=True)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
-    data = _copy_with_junk(folder, tmp_path / "data", "train/same_left/99999.mp4")
-    script = tmp_path / "script.py"
-    script.write_text(SHARED)
-    options = {
-        "model": "i3d_tiny", "norm": "none", "freeze_norm": True, "dropout": 0.0, "epochs": 2,
-        "accumulate_to": 8, "batch": 1, "workers": 0, "device": "cpu", "lr": 0.1, "log_steps": 1,
-        "non_local": 1, "flip": False,
-    }  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-    call = [*torchrun, str(script), str(data), str(tmp_path / "two"), repr(options)]
-    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = train(data, Recipe(**options), tmp_path / "one", quiet=True)  # type: ignore[arg-type]
-    one, two = (checkpoint.read(tmp_path / n / "last.ckpt") for n in ("one", "two"))
-    assert two["plan"]["processes"] == 2
-    assert two["state"]["broken"] == {b.path: b.reason for b in result.broken}
-    assert two["state"]["step"] == one["state"]["step"]
-    for name, tensor in one["model"].items():
-        torch.testing.assert_close(two["model"][name], tensor, rtol=1e-3, atol=1e-5, msg=name)

@@ -238,7 +238,8 @@ def test_silent_journal_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+    ("number", "name"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGUSR1, "SIGUSR1")],
 )
 def test_first_signal_asks_and_handlers_come_back(number: signal.Signals, name: str) -> None:
     before = signal.getsignal(number)
@@ -303,7 +304,7 @@ def test_blocks_left_out_of_the_optimizer() -> None:
     assert blocks_left_out(network, everything) == ()
     head = torch.optim.SGD(network.get_submodule("fc").parameters(), lr=0.1)
     assert blocks_left_out(network, head) == ("layer2.0.non_local",)
-    assert any("will not change" in word for word in describe_start(network, head))
+    assert any("will not change" in word for word in describe_start(network, head, []))
     network.get_submodule("layer2.0.non_local").requires_grad_(False)
     assert blocks_left_out(network, everything) == ("layer2.0.non_local",)
 
@@ -312,7 +313,7 @@ def test_first_broken_module_is_named() -> None:
     clips = torch.randn(2, 3, 4, 16, 16)
     network = tiny()
     assert "no single module" in first_broken_module(network, clips)
-    assert first_broken_weight(network) is None
+    assert first_broken_weight(network.state_dict()) is None
     assert first_broken_module(network, clips * math.inf) == "the clips themselves"
     network.get_submodule("layer1.0.conv1").weight.grad = torch.full((16, 16, 1, 3, 3), math.nan)
     assert first_broken_module(network, clips) == (
@@ -321,7 +322,7 @@ def test_first_broken_module_is_named() -> None:
     with torch.no_grad():
         network.get_submodule("layer2.0.bn1").bias[3] = math.inf  # type: ignore[index,operator]
     assert first_broken_module(network, clips) == "bias of module 'layer2.0.bn1'"
-    assert first_broken_weight(network) == "bias of module 'layer2.0.bn1'"
+    assert first_broken_weight(network.state_dict()) == "bias of module 'layer2.0.bn1'"
 
 
 def test_first_broken_output_is_named() -> None:
@@ -499,6 +500,12 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared.processes == 8
     assert shared.cores == max(1, alone.cores // 4)
     assert shared.memory < alone.memory / 2
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    this_machine("cpu")  # torchrun under srun
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(UserError, match="one torchrun per machine"):
+        this_machine("cpu")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="'cuda' was asked for"):
         this_machine("cuda")

@@ -17,7 +17,7 @@ from ..card import Card
 from ..datasets import Broken, VideoDataset, ViewDataset, Views
 from ..reading import as_it_is, loader, read
 from ..samples import Sample
-from .interrupt import Starved, Stop
+from .interrupt import NAMES, Starved, Stop
 from .plan import Plan
 
 Key = tuple[int, int]  # epoch, index
@@ -105,8 +105,8 @@ def _collate(items: list[tuple[Any, float]]) -> Batch:
 def _leave_signals_to_parent(_: int) -> None:
     # Ctrl-C in a terminal and SIGTERM from a batch system reach every process of a run; the parent
     # still wants its batches to finish the step, and ends its readers by itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in NAMES:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def read_batches(

@@ -15,15 +15,16 @@ from torch import nn
 from ..datasets import Broken, VideoDataset
 from ..errors import UserError
 from ..precision import mean_average_precision
+from ..processes import gathered
 from ..transforms import normalize
 from ..weights import save
 from .batches import ViewReader, read_batches
 from .interrupt import Starved, Stop
 from .journal import Journal
 from .norms import true_statistics
+from .parallel import total
 from .prepare import set_modes
-from .processes import everyones, total
-from .run import BEST, Run, whole
+from .state import BEST, Run, whole
 from .step import note_broken, nothing_to_learn
 from .validate import Validation, validate
 
@@ -50,6 +51,7 @@ def end_epoch(run: Run, journal: Journal, views: ViewReader, stop: Stop) -> bool
             f" {first}: {state.broken[first]}"
         )
     _note_lost(run, journal)
+    run.watch.at(state.step, "validates")
     _one_set_of_statistics(run)
     with _norms(run, stop):
         network = whole(run)
@@ -79,7 +81,7 @@ def _judge(
     # one of several processes must not leave the others waiting
     if _any(run, stop.asked is not None):
         return None
-    result = validate(network, views, run.plan.batch, stop)
+    result = validate(network, views, run.plan.batch, stop, run.watch.moves)
     if _any(run, result is None) or result is None:
         return None
     note_broken(run, journal, tuple(result.broken))
@@ -98,7 +100,7 @@ def _any(run: Run, asked: bool) -> bool:
 
 
 def _precision(run: Run, mine: Validation) -> float:
-    pairs = [pair for answers in everyones(run.fabric, mine.answers) for pair in answers]
+    pairs = [pair for answers in gathered(mine.answers) for pair in answers]
     logits, targets = (torch.stack(side) for side in zip(*pairs, strict=True))
     found = mean_average_precision(logits.numpy(), targets.numpy())
     return 0.0 if math.isnan(found) else found  # not one video has a label
@@ -136,13 +138,14 @@ def _passes(run: Run, stop: Stop) -> Iterator[None]:
                 elif plan.processes > 1:
                     with nothing_to_learn(run) as clip:
                         run.network(clip)
+            run.watch.moves()
             yield
 
 
 def share_broken(run: Run, journal: Journal) -> None:
     """What each process met, files and classes, becomes known to all. Every process calls it."""
     state = run.state
-    for files, labels in everyones(run.fabric, (state.broken, state.learned)):
+    for files, labels in gathered((state.broken, state.learned)):
         state.learned = sorted({*state.learned, *labels})
         note_broken(run, journal, tuple(starmap(Broken, files.items())))
 

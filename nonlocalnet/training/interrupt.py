@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: finish what you are at, save, and stop."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request: finish what you are at, save, and stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from types import FrameType
 
 from ..errors import UserError
 
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+# SIGUSR1: by it Slurm may tell of the end of the time allowed; Windows has none
+_WORDS = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
+NAMES = {signal.Signals[name]: words for name, words in _WORDS.items() if hasattr(signal, name)}
 
 
 class Stopped(UserError):  # noqa: N818  # not an error of anyone
@@ -33,7 +35,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within this context the first Ctrl-C or SIGTERM only sets `asked`; a second one acts at once.
+    """Within this context the first of these signals only sets `asked`; a second one acts at once.
 
     Outside the main thread, where Python takes no signals, nothing changes.
     """

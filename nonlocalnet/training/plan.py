@@ -10,7 +10,7 @@ from typing import Any
 from ..card import Card
 from ..errors import UserError
 from ..machine import Machine
-from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, check
+from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, Strategy, check
 from ..samples import Split
 from .cards import derive_card
 
@@ -56,6 +56,7 @@ class Plan:
     precision: Precision
     seed: int
     workers: int
+    strategy: Strategy
     save_seconds: float
     save_steps: int | None
     log_steps: int
@@ -102,6 +103,12 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
             f"{per_epoch} steps an epoch, which leave out {left} clips drawn anew each time"
         )
     epochs = _epochs(recipe, len(split.train), step, per_epoch, words)
+    if recipe.strategy == "fsdp":
+        words.append(
+            f"weights are shared out over {machine.processes} processes (FSDP)"
+            if machine.processes > 1
+            else "--strategy fsdp shares weights out over several processes; here is one"
+        )
     workers = recipe.workers
     if workers is None:
         workers = max(1, min(16, machine.cores - 1))
@@ -118,7 +125,7 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
         "lr": _lr(recipe, step, words),
         "loss": loss,
         "class_weights": None if loss == "bce" else _class_weights(recipe, split, words),
-        "precision": _precision(recipe, machine, words),
+        "precision": precision_of(recipe, machine, words),
         "workers": workers,
         "log_steps": recipe.log_steps or max(1, min(20, per_epoch // 5)),
         "words": tuple(words),
@@ -302,7 +309,8 @@ def _class_weights(recipe: Recipe, split: Split, words: list[str]) -> tuple[floa
     return tuple(total / (k * counts[i]) if counts[i] else 1.0 for i in range(len(split.classes)))
 
 
-def _precision(recipe: Recipe, machine: Machine, words: list[str]) -> Precision:
+def precision_of(recipe: Recipe, machine: Machine, words: list[str]) -> Precision:
+    """The number format of the forward pass."""
     if recipe.precision is not None:
         return recipe.precision
     if machine.bf16:

@@ -199,8 +199,10 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, nesterov=plan.nesterov)
 
 
-def describe_start(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """What learns, in words, and a warning for blocks that never would."""
+def describe_start(
+    network: nn.Module, optimizer: torch.optim.Optimizer, names: list[str]
+) -> list[str]:
+    """What learns, in words, and a warning for blocks that never would; `names` are `asleep`."""
     total = sum(p.numel() for p in network.parameters())
     learning = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
     words = [f"{learning:,} of {total:,} parameters learn"]
@@ -210,7 +212,6 @@ def describe_start(network: nn.Module, optimizer: torch.optim.Optimizer) -> list
             f"warning: {', '.join(left_out)} will not change, because not all of its parameters are"
             " in the optimizer"
         )
-    names = asleep(network)
     if names:
         words.append(
             f"{', '.join(names)}: starts as the identity, which it leaves in the first steps"

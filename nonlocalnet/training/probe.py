@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def first_broken_module(network: nn.Module, clips: Tensor) -> str:
     Weights and buffers are looked at first, then gradients, then outputs for these clips
     (normalised, on the network's device).
     """
-    weight = first_broken_weight(network)
+    weight = first_broken_weight(network.state_dict())
     if weight is not None:
         return weight
     for name, p in network.named_parameters():
@@ -73,9 +74,9 @@ def first_broken_module(network: nn.Module, clips: Tensor) -> str:
     return _first_broken_output(network, clips)
 
 
-def first_broken_weight(network: nn.Module) -> str | None:
+def first_broken_weight(weights: Mapping[str, Tensor]) -> str | None:
     """In words: the first weight or buffer with a number that is not finite, if there is one."""
-    for name, tensor in network.state_dict().items():
+    for name, tensor in weights.items():
         if not bool(tensor.isfinite().all()):
             module, _, own = name.rpartition(".")
             return f"{own} of module {module!r}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from ..card import Card, card_of, set_card
 from ..errors import UserError
@@ -23,72 +22,46 @@ from ..samples import Sample, Split
 from . import checkpoint
 from .norms import synchronize
 from .plan import Plan, derive
-from .prepare import describe_start, freeze, make_network, make_optimizer, start_from
-from .probe import first_broken_weight
-from .processes import everyones
+from .prepare import asleep, describe_start, freeze, make_network, make_optimizer, start_from
+from .state import BEST, LAST, RECIPE, SPLIT, Run, State, restore
+from .watch import Watch
 
-try:
+if TYPE_CHECKING:
     from lightning.fabric import Fabric
-    from lightning.fabric.wrappers import _FabricModule
-except ImportError as error:
-    raise ImportError(
-        'training needs Lightning Fabric, an extra: pip install "nonlocalnet[train]"'
-    ) from error
-
-BEST, LAST, RECIPE, SPLIT = "model.safetensors", "last.ckpt", "recipe.json", "split.json"
 
 
-@dataclass
-class State:
-    """Where a run stands; all of it is in the checkpoint."""
+class Opened(NamedTuple):
+    """What the folder of a run says before anything is made."""
 
-    step: int = 0  # steps done
-    validated: int = 0  # epochs done, validation included
-    best: tuple[float, float] | None = None  # on validation: the measure, minus the loss
-    clips: int = 0  # read in this epoch
-    # since the last line of the log: loss, weight, right answers, clips
-    sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    broken: dict[str, str] = field(default_factory=dict)  # path -> reason
-    learned: list[int] = field(default_factory=list)  # classes of which a clip was read, sorted
-
-    def add(self, loss: float, weight: float, right: float, clips: float) -> None:
-        """The sums of one step."""
-        a, b, c, d = self.sums
-        self.sums = (a + loss, b + weight, c + right, d + clips)
-        self.clips += int(clips)
-
-
-@dataclass
-class Run:
-    """Everything a step needs."""
-
-    out: Path
     recipe: Recipe
-    plan: Plan
-    split: Split
-    fabric: Fabric
-    network: nn.Module  # as created; `model` is the same network wrapped for this device
-    model: _FabricModule
-    optimizer: Optimizer
-    state: State
-    words: list[str]
-
-    @property
-    def measure(self) -> str:
-        """What validation measures, larger is better."""
-        return "mean average precision" if self.split.several else "accuracy"
+    saved: dict[str, Any] | None  # the last checkpoint, to go on from
+    resume: bool
 
 
-def start(data: Data, recipe: Recipe, out: Path, resume: bool) -> Run:
-    """A run ready for its next step.
+def open_run(recipe: Recipe, out: Path, resume: bool) -> Opened:
+    """The recipe that holds, and where to go on.
 
-    Raises `UserError` for a folder that has a run already (without `resume`), for a run of another
-    recipe or other data (with it), and for all that `derive`, `read_data` and the network refuse.
+    A run that torchrun or Slurm started again goes on by itself.
+
+    Raises `UserError` for a folder that has a run already (without `resume`), and for a run of
+    another recipe (with it).
     """
     if recipe.model not in MODELS:  # a trained network: where this run starts
         recipe = replace(recipe, pretrained=recipe.model)
     check(recipe)
+    again = any(int(os.environ.get(f"{by}_RESTART_COUNT", "0")) for by in ("TORCHELASTIC", "SLURM"))
+    resume = resume or (again and (out / RECIPE).exists())
     saved, recipe = _open(out, recipe, resume)
+    return Opened(recipe, saved, resume)
+
+
+def start(data: Data, opened: Opened, out: Path, fabric: Fabric, watch: Watch) -> Run:
+    """A run ready for its next step. Every process calls it.
+
+    Raises `UserError` for a run of other data, and for all that `derive`, `read_data` and the
+    network refuse.
+    """
+    recipe, saved, resume = opened
     split = _videos(data, recipe, out, resume)
     machine = this_machine(recipe.device)
     torch.manual_seed(recipe.seed)
@@ -103,18 +76,19 @@ def start(data: Data, recipe: Recipe, out: Path, resume: bool) -> Run:
         mean, std = saved["plan"]["mean"], saved["plan"]["std"]
         set_card(network, replace(card_of(network), mean=mean, std=std))
         machine = replace(machine, fits=saved["plan"]["batch"])
-    plan, fabric = _plan(recipe, split, machine, network)
+    plan = _plan(recipe, split, machine, network, fabric)
     set_card(network, replace(plan.card, architecture=card_of(network).architecture))
     if plan.sync_norm and plan.processes > 1:
         synchronize(network)
     freeze(network, plan)
-    optimizer = make_optimizer(network, plan)
-    words += [*plan.words, *describe_start(network, optimizer)]
+    asleep_now = asleep(network)
     model = fabric.setup_module(network)
+    optimizer = make_optimizer(network, plan)
+    words += [*plan.words, *describe_start(network, optimizer, asleep_now)]
     torch.manual_seed(plan.seed + 1 + fabric.global_rank)
-    run = Run(out, recipe, plan, split, fabric, network, model, optimizer, State(), words)
+    run = Run(out, recipe, plan, split, fabric, network, model, optimizer, State(), words, watch)
     if saved is not None:
-        _restore(run, saved)
+        restore(run, saved)
     elif fabric.is_global_zero:
         checkpoint.make_folder(out)
         _write_start(run)
@@ -132,23 +106,10 @@ def _network(recipe: Recipe, saved: dict[str, Any] | None, classes: int) -> nn.M
     return network
 
 
-def whole(run: Run) -> nn.Module:
-    """The network, complete in this process. Every process calls it."""
-    return run.network
-
-
 def _plan(
-    recipe: Recipe, split: Split, machine: Machine, network: nn.Module
-) -> tuple[Plan, Fabric]:
+    recipe: Recipe, split: Split, machine: Machine, network: nn.Module, fabric: Fabric
+) -> Plan:
     draft = derive(recipe, split, machine, card_of(network))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=machine.device,
-        devices=local,
-        num_nodes=machine.processes // local,
-        precision="bf16-mixed" if draft.precision == "bf16-mixed" else "32-true",
-    )
-    fabric.launch()
     if machine.fits is None and recipe.batch is None:
         c = draft.card
         share = draft.batch * draft.accumulate
@@ -157,7 +118,7 @@ def _plan(
         least = fabric.all_reduce(torch.tensor(fits, device=fabric.device), reduce_op="min")
         fits = int(cast(torch.Tensor, least))
         machine = replace(machine, fits=fits)
-    return derive(recipe, split, machine, card_of(network)), fabric
+    return derive(recipe, split, machine, card_of(network))
 
 
 def _open(out: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any] | None, Recipe]:
@@ -263,74 +224,3 @@ def _write_start(run: Run) -> None:
     text = {"recipe": asdict(run.recipe), "plan": plan, "words": run.words}
     checkpoint.write_text(run.out / SPLIT, run.split.to_json())
     checkpoint.write_text(run.out / RECIPE, json.dumps(text, indent=1))
-
-
-def save_state(run: Run) -> None:
-    """Write last.ckpt: all that `start` needs to go on exactly here. Every process calls it.
-
-    Raises `UserError`, and keeps the file there is, if a weight is not finite or the disk is full.
-    """
-    plan, fabric = run.plan, run.fabric
-    broken = first_broken_weight(run.network)
-    if broken is not None:
-        raise UserError(
-            f"after step {run.state.step}, {broken} is not finite, so training stops and the last"
-            f" checkpoint stays as it is; train again with a lower learning rate, such as --lr"
-            f" {plan.lr / 4:.3g}"
-        )
-    random = everyones(fabric, checkpoint.random_state(fabric.device))
-    if fabric.is_global_zero:
-        figures = {
-            "steps": plan.steps,
-            "step_clips": plan.step_clips,
-            "batch": plan.batch,
-            "processes": plan.processes,
-            "mean": plan.card.mean,
-            "std": plan.card.std,
-            "card": card_of(run.network).to_json(),
-        }
-        state = {
-            "model": run.network.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "state": asdict(run.state),
-            "random": random,
-            "recipe": asdict(run.recipe),
-            "plan": figures,
-        }
-        checkpoint.write(run.out / LAST, state)
-    fabric.barrier()
-
-
-def _restore(run: Run, saved: dict[str, Any]) -> None:
-    plan, fabric = run.plan, run.fabric
-    before = saved["plan"]
-    if (plan.steps, plan.step_clips) != (before["steps"], before["step_clips"]):
-        raise UserError(
-            f"the run in {run.out} has {before['steps']} steps of {before['step_clips']} clips, and"
-            f" this call makes {plan.steps} of {plan.step_clips}: it cannot go on like that"
-        )
-    try:
-        run.network.load_state_dict(saved["model"])
-    except RuntimeError as error:
-        raise UserError(
-            f"{run.out / LAST} does not fit the network of its recipe:"
-            f" {str(error).splitlines()[-1].strip()}"
-        ) from error
-    run.optimizer.load_state_dict(saved["optimizer"])
-    run.state = State(**saved["state"])
-    same = (plan.processes, plan.batch) == (before["processes"], before["batch"])
-    if same:
-        checkpoint.set_random_state(saved["random"][fabric.global_rank], fabric.device)
-    else:
-        run.words.append(
-            f"was {before['processes']} processes of {before['batch']} clips at a time, is now"
-            f" {plan.processes} of {plan.batch}: goes on with the same steps, not to the last bit"
-        )
-    epoch = run.state.step // plan.steps_per_epoch
-    if run.state.validated == plan.epochs:
-        run.words.append(
-            f"the run in {run.out} is finished: all its {plan.steps} steps are done, and there is"
-            " nothing to resume; to train longer, start a new run with -o and more --epochs"
-        )
-        return
-    run.words.append(f"goes on after step {run.state.step} of {plan.steps}, in epoch {epoch + 1}")

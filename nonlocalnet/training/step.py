@@ -18,9 +18,10 @@ from .interrupt import Starved
 from .journal import Journal, Rates
 from .loss import LOSSES, labels_in, right
 from .norms import SyncNorm
+from .parallel import full
 from .prepare import set_modes
 from .probe import first_broken_module
-from .run import Run, save_state
+from .state import Run, save_state
 
 
 def gradient(
@@ -29,6 +30,7 @@ def gradient(
     """Adds up the gradients of a step; returns loss, weight, right answers, clips; a batch."""
     sums, parts = torch.zeros(4, dtype=torch.float64), run.plan.accumulate
     for part in range(parts):
+        run.watch.at(run.state.step + 1, "reads clips")
         began = time.perf_counter()
         try:
             batch = next(batches)
@@ -37,6 +39,7 @@ def gradient(
                 save_state(run)
             raise
         came = time.perf_counter()
+        run.watch.at(run.state.step + 1, "computes")
         note_broken(run, journal, batch.broken)
         run.state.learned = sorted({*run.state.learned, *labels_in(batch.labels)})
         with run.fabric.no_backward_sync(run.model, enabled=part + 1 < parts):
@@ -102,7 +105,7 @@ def update(run: Run, weight: float, batch: Batch) -> float:
             assert p.grad is not None
             p.grad.mul_(run.plan.processes / weight)
         longest = run.plan.clip_grad or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(learning, longest))
+        norm = float(full(torch.nn.utils.clip_grad_norm_(learning, longest)))
         if not math.isfinite(norm):
             raise _diverged(run, f"the gradient's length is {norm}", batch)
         run.optimizer.step()
@@ -113,7 +116,8 @@ def update(run: Run, weight: float, batch: Batch) -> float:
 def _diverged(run: Run, what: str, batch: Batch) -> UserError:
     plan, step = run.plan, run.state.step
     where = "unknown"
-    if len(batch.labels):
+    alone = plan.strategy == "ddp" or plan.processes == 1  # has all weights
+    if len(batch.labels) and alone:
         clips = normalize(batch.clips.to(run.fabric.device), plan.card)
         where = first_broken_module(run.network, clips)
     keys = step_keys(plan, len(run.split.train), step, run.fabric.global_rank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -35,25 +35,34 @@ class Validation:
 
 
 def validate(
-    network: nn.Module, items: Iterable[Views | Broken], batch: int, stop: Stop
+    network: nn.Module,
+    items: Iterable[Views | Broken],
+    batch: int,
+    stop: Stop,
+    moves: Callable[[], None] = lambda: None,
 ) -> Validation | None:
     """One clip of each video, scored by the network's card; None if asked to stop meanwhile.
 
-    `batch` clips go through the network at once.
+    `batch` clips go through the network at once; after each such batch `moves` is called.
     """
     try:
-        return _validate(network, items, batch, stop)
+        return _validate(network, items, batch, stop, moves)
     except Starved:
         return None
 
 
 def _validate(
-    network: nn.Module, items: Iterable[Views | Broken], batch: int, stop: Stop
+    network: nn.Module,
+    items: Iterable[Views | Broken],
+    batch: int,
+    stop: Stop,
+    moves: Callable[[], None],
 ) -> Validation | None:
     card, result = card_of(network), Validation()
     for group in _grouped(items, batch, result.broken):
         if stop.asked:
             return None
+        moves()
         clips = torch.cat([views.clips for views in group])  # (B, 3, T, S, S), one clip a video
         if not result.blocks:
             device = next(network.parameters()).device
