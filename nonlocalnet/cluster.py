@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 import tempfile
 import warnings
 from collections import Counter, deque
@@ -60,11 +61,16 @@ class Cluster:
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises `UserError` for a number that makes no sense."""
+        """Raises `UserError` for a number that makes no sense, or an address."""
         if self.cpus < 1 or (self.workers is not None and self.workers < 1):
             raise UserError(f"workers and their cores are 1 or more, not {self.workers, self.cpus}")
         if self.gpus is not None and not (0 <= self.gpus < 1 or self.gpus % 1 == 0):
             raise UserError(f"a worker has part of a GPU or a whole number, not {self.gpus}")
+        if self.address.startswith("ray://"):  # through which no rows come one by one
+            raise UserError(
+                f"{self.address} is an address for Ray's client, which cannot be used; give the"
+                " command on a machine of the cluster, with the address auto"
+            )
 
 
 def spread(
@@ -118,12 +124,24 @@ def _session(cluster: Cluster, size: int) -> Iterator[Any]:
                     tempfile.TemporaryDirectory(prefix="nl-", ignore_cleanup_errors=True)
                 ),
             }
+        else:
+            _reach(cluster.address)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"Ray cannot be had at {cluster.address!r}: {_line(error)}") from error
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _reach(address: str) -> None:
+    """Raises `UserError` if nothing answers there; Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"nothing answers at {address!r}, where Ray should: {error}") from error
 
 
 def _line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -172,7 +173,15 @@ def test_no_file_is_lost_or_doubled_whatever_dies(
     network, out = tmp_path / "net.safetensors", tmp_path / "out"
     save(model, network)
     begun = [sys.executable, "-c", SCRIPT, str(network), str(folder), str(out)]
-    first = subprocess.run(begun, capture_output=True, text=True, check=False, timeout=300)
+    with TemporaryDirectory(prefix="nl", ignore_cleanup_errors=True) as logs:  # left by the kill
+        first = subprocess.run(
+            begun,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=os.environ | {"TMPDIR": logs},
+        )
     assert first.returncode == -signal.SIGKILL, first.stderr
     assert pq.read_table(out).num_rows == 35  # five parts of seven; five rows were not written
     deadline = time.monotonic() + 30
