@@ -24,7 +24,7 @@ import torch
 
 from .children import end, start
 from .errors import UserError
-from .listings.own import to_csv
+from .listings.own import columns_of, write_csv
 from .reading import end_with_parent
 from .reencoding import Form, Written, reencode
 from .remote import is_address
@@ -251,14 +251,11 @@ def _work(pipe: Connection, task: _Task, form: Form) -> None:
 
 
 def _write_list(split: Split, new: dict[str, Path], out: Path) -> None:
-    def side(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-        return tuple(
-            dataclasses.replace(sample, path=str(new[_key(sample)]), pictures=0)
-            for sample in samples
-            if _key(sample) in new
-        )
-
-    prepared = dataclasses.replace(split, train=side(split.train), val=side(split.val))
-    partial = out / f".{LIST}.partial"
-    partial.write_text(to_csv(prepared, str(out)), encoding="utf-8")
-    partial.replace(out / LIST)
+    samples = [
+        (side, dataclasses.replace(sample, path=str(new[_key(sample)]), pictures=0))
+        for side, given in (("train", split.train), ("val", split.val))
+        for sample in given
+        if _key(sample) in new
+    ]
+    columns = columns_of([sample for _, sample in samples], split.several)
+    write_csv(out / LIST, split.classes, samples, columns)
