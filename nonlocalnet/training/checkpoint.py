@@ -11,7 +11,7 @@ import torch
 
 from ..errors import UserError
 
-VERSION = 1  # raised when the contents change their meaning
+VERSION = 2  # raised when the contents change their meaning
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
