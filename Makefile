@@ -17,7 +17,7 @@ help:
 	@echo "make test    set up, lint and run all tests"
 	@echo "make lint    ruff and mypy             make format  rewrite the sources in the house style"
 	@echo "make bench   measure against peers     make docs    build the site into site/"
-	@echo "make bench-demo   the demo with three seeds, and how a block should start: an hour"
+	@echo "make bench-demo   demo and ablation with three seeds, how a block should start: two hours"
 	@echo "make clean   remove what was built, .venv included; runs/ and demo/ stay"
 
 setup: $(READY)
@@ -60,6 +60,7 @@ bench: $(READY)
 bench-demo: $(READY)
 	$(ONE_THREAD) $(BIN)/python benchmarks/reunion.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/block_start.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/ablation.py
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from measure import keep
 
-from nonlocalnet.demo import CLIPS, GROUPS, run
+from nonlocalnet.demo import CLIPS, run
+from nonlocalnet.trial import GROUPS
 
 
 def one(folder: Path, seed: int) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from typing import Any
 
 from measure import keep
 
-from nonlocalnet.demo import GROUPS
 from nonlocalnet.evaluate import evaluate
 from nonlocalnet.folders import read_test_folder
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.protocols import RECIPES
 from nonlocalnet.synthetic import LEVELS, render_reunion
 from nonlocalnet.train import train
+from nonlocalnet.trial import GROUPS
 from nonlocalnet.weights import load
 
 LEVEL = LEVELS["hard"]

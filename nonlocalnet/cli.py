@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, bulk, commands, overview, planning, results, zoo
+from . import __version__, bulk, commands, overview, planning, results, studies, zoo
 from .errors import UserError
 from .flags import NonLocal
 from .protocols import RECIPES
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "convert": zoo.convert,
     "doctor": commands.doctor,
     "demo": commands.demo,
+    "ablate": studies.ablate,
 }
 
 TYPES = ConstructorRegistry()

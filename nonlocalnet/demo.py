@@ -7,30 +7,23 @@ both.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from .evaluate import evaluate
-from .folders import read_test_folder
 from .look import Sight, percent
 from .metrics import Result
 from .picture import draw
 from .protocols import RECIPES
-from .recipes import Recipe
-from .report import Picture, Run, read_log, write_report
+from .report import Picture, Run, write_report
 from .sight import attend_video
-from .synthetic import CLASSES, FPS, Clip, Reunion, clip_path, draw_clip, render_reunion
-from .train import train
+from .synthetic import CLASSES, FPS, Clip, Reunion, clip_path, draw_clip
+from .trial import GROUPS, one_thread, render, trial
 from .weights import load
 
 NETWORKS = {
@@ -38,10 +31,6 @@ NETWORKS = {
     "C2D + non-local": ("c2d_tiny", 1),
     "I3D": ("i3d_tiny", 0),
     "I3D + non-local": ("i3d_tiny", 1),
-}
-GROUPS: dict[str, Callable[[str], str]] = {
-    "same colour?": lambda name: name.partition("_")[0],
-    "direction?": lambda name: name.partition("_")[2],
 }
 CLIPS, QUICK = (2000, 200, 500), (200, 40, 60)  # training, validation, test
 PICTURED = 60  # test clips whose attention is averaged; two of them are drawn
@@ -64,25 +53,21 @@ def run(out: Path, seed: int = 0, quick: bool = False, quiet: bool = False) -> D
     Raises:
         UserError: `out` holds something else, or cannot be written.
     """
-    with _one_thread():
+    with one_thread():
         return _run(out, seed, quick, Console(quiet=quiet))
 
 
 def _run(out: Path, seed: int, quick: bool, console: Console) -> Demo:
     start, level = time.monotonic(), Reunion()
     data = out / "reunion"
-    with _bar(console, "rendering reunion") as advance:
-        train_clips, val_clips, test_clips = QUICK if quick else CLIPS
-        render_reunion(data, train_clips, val_clips, level, seed, test_clips, advance)
+    render(data, QUICK if quick else CLIPS, level, seed, console)
     runs = []
     for name, (model, blocks) in NETWORKS.items():
         console.print(f"[bold]{name}[/bold]")
         recipe = RECIPES["reunion"]
         epochs = 1 if quick else recipe.epochs
         recipe = replace(recipe, model=model, non_local=blocks, seed=seed, epochs=epochs)
-        runs.append(
-            _train_and_test(name, data, recipe, out / "runs" / _folder(name), console.quiet)
-        )
+        runs.append(trial(name, data, recipe, out / "runs" / _folder(name), console.quiet))
     pictured = out / "runs" / _folder("C2D + non-local")
     sights = _second_looks_at_first(pictured, data, level, seed, PICTURED)
     words = _words(runs, time.monotonic() - start, seed)
@@ -101,16 +86,6 @@ def _run(out: Path, seed: int, quick: bool, console: Console) -> Demo:
 
 def _folder(name: str) -> str:
     return name.lower().replace(" + ", "_").replace("-", "_")
-
-
-def _train_and_test(
-    name: str, data: Path, recipe: Recipe, folder: Path, quiet: bool
-) -> Run[Result]:
-    result = train(data, recipe, folder, resume=(folder / "last.ckpt").exists(), quiet=quiet)
-    model = load(folder)
-    split = read_test_folder(data / "test")
-    tested = evaluate(model, split.val, groups=GROUPS, progress=not quiet and sys.stderr.isatty())
-    return Run(name, tested, read_log(folder / "log.jsonl"), result.words)
 
 
 def _second_looks_at_first(
@@ -189,26 +164,3 @@ def _table(results: dict[str, Result]) -> Table:
         rates = [result.accuracy(), *(by_group[g] for g in GROUPS)]
         table.add_row(name, *(f"{rate.value:.3f}" for rate in rates))
     return table
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Layers this small lose more in sharing the work between threads than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere one line."""
-    if not console.is_terminal:
-        console.print(what)
-        yield lambda done, total: None
-        return
-    with Progress(console=console) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

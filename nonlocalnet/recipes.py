@@ -55,6 +55,8 @@ class Recipe:
     """A block's first weights: N(0, 0.01^2) (Caffe2, None) or MSRA's (the paper's sentence)."""
     stem: str | None = None
     """The network's first layers and their pooling; None is the network's own."""
+    width: int | None = None
+    """Channels of the network's first stage; None is its own (64; 16 for tiny)."""
     head: Head | None = None
     """Where the head averages: over all (global), or in 7x7 windows, whose scores are averaged."""
     pretrained: str | None = None
@@ -186,7 +188,7 @@ def check(recipe: Recipe) -> None:
         "save_steps": 1,
         "log_steps": 1,
     }
-    least |= {"precise_norm": 0}
+    least |= {"precise_norm": 0, "width": 1}
     for name, low in least.items():
         value = getattr(recipe, name)
         if value is not None and value < low:

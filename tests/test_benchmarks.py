@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import ablation
 import measure
 import oracle
 import peers
@@ -124,6 +126,15 @@ def test_the_tables_of_the_networks_are_what_the_networks_give() -> None:
     text = presets.PAGE.read_text("utf-8")
     assert text == presets.page(text), (
         "docs/networks.md is not up to date: python benchmarks/presets.py"
+    )
+
+
+def test_the_tables_of_the_ablation_are_those_that_were_measured() -> None:
+    found = json.loads((measure.RESULTS / "ablation.json").read_text("utf-8"))
+    page = ablation.PAGE.read_text("utf-8")
+    assert page == ablation.with_tables(page, found)
+    assert page.count(
+        f"| {ablation.figure(found['tables'][2]['rows'][2]['accuracy']['same colour?'])} |"
     )
 
 

@@ -101,6 +101,12 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
         ("doctor", "doctor", {}),
         ("demo", "demo", {"out": Path("demo"), "seed": 0}),
         ("demo -o here --seed 2", "demo", {"out": Path("here"), "seed": 2}),
+        ("ablate --seeds 3", "ablate", {"out": Path("ablation"), "seeds": 3, "size": "small"}),
+        (
+            "ablate --table functions,axes --size medium --epochs 4 -o here",
+            "ablate",
+            {"table": "functions,axes", "size": "medium", "epochs": 4, "out": Path("here")},
+        ),
     ],
 )
 def test_words_become_a_call(line: str, name: str, arguments: dict[str, Any]) -> None:
@@ -714,7 +720,7 @@ def test_commands_are_those_of_the_readme() -> None:
         "attend",
         "show",
     ]
-    names += ["cost", "recipes", "weights", "convert", "doctor", "demo"]
+    names += ["cost", "recipes", "weights", "convert", "doctor", "demo", "ablate"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())
     assert commands.run_test is cli.COMMANDS["test"]

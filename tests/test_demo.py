@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from nonlocalnet.demo import GROUPS, NETWORKS, _bar, run
-from nonlocalnet.synthetic import CLASSES
+from nonlocalnet.demo import NETWORKS, run
+from nonlocalnet.trial import GROUPS
 
 
 @pytest.mark.slow
@@ -27,21 +25,3 @@ def test_the_demo_from_videos_to_the_report_and_again(tmp_path: Path) -> None:
     assert weights.stat().st_mtime_ns == written
     for name, result in first.results.items():
         assert again.results[name].videos == result.videos
-
-
-def test_no_bars_without_a_terminal() -> None:
-    for terminal in (False, True):
-        console = Console(file=StringIO(), force_terminal=terminal, width=80)
-        with _bar(console, "rendering reunion") as advance:
-            advance(1, 2)
-            advance(2, 2)
-        printed = console.file.getvalue()  # type: ignore[attr-defined]
-        assert ("100%" in printed) == terminal
-        assert terminal or printed == "rendering reunion\n"
-
-
-def test_the_two_questions_come_from_the_class_names() -> None:
-    same, direction = GROUPS["same colour?"], GROUPS["direction?"]
-    assert {same(name) for name in CLASSES} == {"same", "different"}
-    assert {direction(name) for name in CLASSES} == {"left", "right"}
-    assert len({(same(name), direction(name)) for name in CLASSES}) == len(CLASSES)

@@ -22,8 +22,20 @@ from PIL import Image
 
 from nonlocalnet.errors import UserError
 from nonlocalnet.metrics import Rate, Result, Rule, Scored, Skipped, outcome
-from nonlocalnet.report import Picture, Run, read_log, write_report
+from nonlocalnet.report import (
+    AblationRow,
+    AblationTable,
+    Measured,
+    Picture,
+    Run,
+    deviation,
+    outcome_words,
+    read_log,
+    write_ablation,
+    write_report,
+)
 from nonlocalnet.report.curves import curves
+from nonlocalnet.report.dots import Dots, dots
 from nonlocalnet.report.markup import element, escape, join
 from nonlocalnet.report.plots import Series, bar, confusion, lines, reliability, spread, ticks
 from nonlocalnet.video import write_video
@@ -418,3 +430,74 @@ def test_read_log(tmp_path: Path) -> None:
     assert read_log(path) == [{"step": 1, "loss": 2.0}]
     with pytest.raises(UserError, match=r"none\.jsonl cannot be read"):
         read_log(tmp_path / "none.jsonl")
+
+
+def table_of(*rates: tuple[float, ...], can: bool | None = True) -> AblationTable:
+    """One question, and a row per tuple of accuracies over seeds."""
+    rows = tuple(
+        AblationRow(f"row {i}", Measured("key", 1234, 5_600_000, 40, {"all": r, "why?": r},
+                    {"why?": can}), 70.5)
+        for i, r in enumerate(rates)
+    )  # fmt: skip
+    return AblationTable("Which <b>one</b>?", "Table 0", "It can.", rows)
+
+
+def test_ablation_on_the_page(tmp_path: Path) -> None:
+    table = table_of((0.5, 0.7, 0.9), (0.4, 0.5, 0.6))
+    guess = {"all": 0.25, "why?": 0.5}
+    html, figures = write_ablation(
+        tmp_path / "a.html", "Title", [table], guess=guess, words=["w"], obtained={"Seeds": "3"}
+    )
+    page = page_of(html)
+    for told in (
+        "Which <b>one</b>? (Table 0)",
+        "70.0 % ± 20.0",
+        "50.0 to 90.0 %",
+        "1,234",
+        "5.6 M",
+    ):
+        assert told in page.text
+    assert "1 of 2" not in page.text  # 0.7 lies below halfway from chance to always
+    assert "0 of 2 times what theory says" in page.text
+    assert page.count("script") == 0
+    row = json.loads(figures.read_text(encoding="utf-8"))["tables"][0]["rows"][1]
+    assert row["accuracy"]["why?"] == {
+        "mean": pytest.approx(0.5),
+        "deviation": pytest.approx(0.1),
+        "seeds": [0.4, 0.5, 0.6],
+    }
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    html, _ = write_ablation(
+        tmp_path / "a.html", "Title", [table_of((0.8,))], guess={"all": 0.25, "why?": 0.5}
+    )
+    assert "±" not in page_of(html).text
+    assert deviation((0.8,)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("can", "rate", "words"),
+    [
+        (True, 0.9, "1 of 1 times"),
+        (True, 0.7, "0 of 1 times what theory says. Possible, but"),
+        (False, 0.55, "1 of 1 times"),
+        (False, 0.65, "0 of 1 times what theory says. More than it lets expect: row 0, why? 65.0"),
+        (None, 0.9, "0 of 0 times"),
+    ],
+)
+def test_what_came_out_beside_theory(can: bool | None, rate: float, words: str) -> None:
+    assert words in outcome_words(table_of((rate, rate), can=can))
+
+
+def test_dots_draw_the_values() -> None:
+    page = Page(dots([Dots("mine", (0.25, 0.75)), Dots("yours", (0.5,))], "why?", guess=0.25))
+    ticks_at = [
+        float(a["x1"] or 0) for n, a in page.elements if n == "line" and a["class"] == "grid"
+    ]
+    centres = [float(a["cx"] or 0) for n, a in page.elements if n == "circle"]
+    assert centres == pytest.approx([ticks_at[1], ticks_at[3], ticks_at[2]], abs=0.02)
+    bars = [(float(a["x"] or 0), float(a["width"] or 0)) for n, a in page.elements if n == "rect"]
+    quarter = ticks_at[1] - ticks_at[0]
+    assert [x for x, _ in bars] == pytest.approx([ticks_at[1]] * 2, abs=0.02)  # from guessing
+    assert [width for _, width in bars] == pytest.approx([quarter] * 2, abs=0.02)  # to the mean

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -49,6 +49,24 @@ def write_report(
     """
     if not runs:
         raise ValueError("a report needs at least one run")
+    body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
+    lead = _answer(runs[0]) if len(runs) == 1 else None
+    return write_page(path, title, words, body, _data(title, words, runs, pictures), lead)
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    title: str,
+    words: Sequence[str],
+    body: Markup,
+    data: Mapping[str, Any],
+    lead: Markup | None = None,
+) -> tuple[Path, Path]:
+    """Write a page and its figures: the HTML at `path`, the JSON beside it under the same name.
+
+    lead: between the title and the words. Returns both paths. Raises `UserError` if they cannot
+    be written.
+    """
     html_path = Path(path)
     if html_path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"the report's name must end in .html, not {html_path.name!r}")
@@ -56,10 +74,8 @@ def write_report(
     for file in (json_path, html_path):
         if os.path.lexists(file) and not file.is_file():
             raise UserError(f"the report {file} could not be written: it is no regular file")
-    body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
-    lead = _answer(runs[0]) if len(runs) == 1 else None
     page = document(title, lead, words, body)
-    _replace(json_path, json.dumps(_data(title, words, runs, pictures), allow_nan=False))
+    _replace(json_path, json.dumps(data, allow_nan=False))
     _replace(html_path, page)
     return html_path, json_path
 

@@ -84,20 +84,20 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, share: bool = Fa
             floor - TOP
         )
 
-    parts = [_text(0, 13, y_label, class_="axis")]
+    parts = [text(0, 13, y_label, class_="axis")]
     for tick in y_ticks:
         height = at(x0, tick)[1]
-        parts.append(_line(LEFT, height, right, height, "grid"))
-        text = f"{100 * tick:g}\u202f%" if share else f"{tick:g}"
-        parts.append(_text(LEFT - 7, height + 4, text, text_anchor="end"))
+        parts.append(line(LEFT, height, right, height, "grid"))
+        told = f"{100 * tick:g}\u202f%" if share else f"{tick:g}"
+        parts.append(text(LEFT - 7, height + 4, told, text_anchor="end"))
     for tick in x_ticks:
-        parts.append(_text(at(tick, y0)[0], floor + 17, f"{tick:g}", text_anchor="middle"))
-    parts.append(_text((LEFT + right) / 2, HEIGHT - 4, x_label, text_anchor="middle"))
+        parts.append(text(at(tick, y0)[0], floor + 17, f"{tick:g}", text_anchor="middle"))
+    parts.append(text((LEFT + right) / 2, HEIGHT - 4, x_label, text_anchor="middle"))
     ends = spread([at(*s.points[-1])[1] for s in drawn], 15, TOP, floor)
     for s, end in zip(drawn, ends, strict=True):
         parts += [_curve(s, [at(*point) for point in s.points]), _label(s, right + 8, end + 4)]
     names = ", ".join(s.name for s in drawn)
-    return _svg(f"{y_label} over {x_label}: {names}", *parts)
+    return canvas(f"{y_label} over {x_label}: {names}", *parts)
 
 
 def reliability(calibration: Calibration) -> Markup:
@@ -107,22 +107,22 @@ def reliability(calibration: Calibration) -> Markup:
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + x * (right - LEFT), floor - y * (floor - TOP)
 
-    parts = [_text(0, 13, "how often right", class_="axis")]
+    parts = [text(0, 13, "how often right", class_="axis")]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = at(tick, tick)
-        parts.append(_line(LEFT, y, right, y, "grid"))
-        parts.append(_text(LEFT - 7, y + 4, f"{100 * tick:g}\u202f%", text_anchor="end"))
-        parts.append(_text(x, floor + 17, f"{100 * tick:g}\u202f%", text_anchor="middle"))
+        parts.append(line(LEFT, y, right, y, "grid"))
+        parts.append(text(LEFT - 7, y + 4, f"{100 * tick:g}\u202f%", text_anchor="end"))
+        parts.append(text(x, floor + 17, f"{100 * tick:g}\u202f%", text_anchor="middle"))
     middle = (LEFT + right) / 2
-    parts.append(_text(middle, HEIGHT - 4, "how sure (best score)", text_anchor="middle"))
-    parts.append(_line(*at(0, 0), *at(1, 1), "diagonal"))
+    parts.append(text(middle, HEIGHT - 4, "how sure (best score)", text_anchor="middle"))
+    parts.append(line(*at(0, 0), *at(1, 1), "diagonal"))
     for confidence, rate in calibration.bins:
         low, high = rate.interval
         x, y = at(confidence, rate.value)
-        parts.append(_line(x, at(0, low)[1], x, at(0, high)[1], "whisker"))
+        parts.append(line(x, at(0, low)[1], x, at(0, high)[1], "whisker"))
         told = f"{rate.count} videos, {percent(confidence)} sure, {percent(rate.value)} right"
         parts.append(element("circle", element("title", told), cx=x, cy=y, r=4.0, class_="dot"))
-    return _svg("accuracy against confidence", *parts, width=right + 24)
+    return canvas("accuracy against confidence", *parts, width=right + 24)
 
 
 def confusion(table: npt.NDArray[np.int64], classes: Sequence[str]) -> Markup:
@@ -193,16 +193,18 @@ def _short(name: str) -> str:
     return name if len(name) <= 22 else name[:21] + "…"
 
 
-def _svg(label: str, *parts: Markup, width: float = WIDTH) -> Markup:
-    box = f"0 0 {width:g} {HEIGHT:g}"
+def canvas(label: str, *parts: Markup, width: float = WIDTH, height: float = HEIGHT) -> Markup:
+    """A plot of these marks that scales with the page; `label` is for those who cannot see it."""
+    box = f"0 0 {width:g} {height:g}"
     return element("svg", *parts, viewBox=box, role="img", aria_label=label, class_="plot")
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A straight line from one point to another."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def _text(x: float, y: float, text: str, **attributes: object) -> Markup:
+def text(x: float, y: float, text: str, **attributes: object) -> Markup:
     return element("text", text, x=float(x), y=float(y), **attributes)
 
 

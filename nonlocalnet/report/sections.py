@@ -294,7 +294,12 @@ def decisions(notes: Sequence[str]) -> Markup | None:
 
 def obtained(result: Result | TagResult) -> Markup | None:
     """Everything someone needs to get the same figures again."""
-    if not result.obtained:
+    return described(result.obtained)
+
+
+def described(facts: Mapping[str, str]) -> Markup | None:
+    """How figures were obtained, fact by fact."""
+    if not facts:
         return None
-    rows = [(element("dt", k), element("dd", v)) for k, v in result.obtained.items()]
+    rows = [(element("dt", k), element("dd", v)) for k, v in facts.items()]
     return section("How this was obtained", None, element("dl", *(x for row in rows for x in row)))

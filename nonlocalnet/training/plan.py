@@ -142,6 +142,7 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
     said = {
         "stem": _stem(recipe),
         "head": recipe.head,
+        "width": recipe.width,
         "pairwise": recipe.pairwise,
         "mode": recipe.mode,
         "subsample": recipe.subsample,
