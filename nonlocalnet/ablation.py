@@ -51,7 +51,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(160, 40, 40, 1),  # a minute a seed: it works, and nothing is learned
+    "quick": Scale(160, 40, 200, 1),  # a minute a seed: it works, and nothing is learned
     "small": Scale(1200, 80, 200, 2),  # minutes a seed on one core
     # hours on cores; a GPU's work. NOT MEASURED HERE
     "medium": Scale(4000, 400, 1000, 8, 16, 8, LEVELS["medium"]),
