@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,14 @@ def evaluate(
 
     groups: name -> function from class name to group name; the result then also counts how often
         the answer lies in the right group.
+
+    Raises `UserError` where videos may have several labels: see `Scores.tags`.
     """
+    if any(sample.label < 0 for sample in samples):
+        raise UserError(
+            "these videos may have several labels each, so no answer is the right one: take"
+            " score_videos(...).tags(), which has the mean average precision"
+        )
     scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
     return scores.result(groups)
 
@@ -127,8 +135,8 @@ def match_classes(samples: Sequence[Sample], classes: Sequence[str], card: Card)
     the network knows. Raises `UserError` if there are others.
     """
     names = class_names(card)
-    known = {name: i for i, name in enumerate(classes)} if numbers_alone(classes) else {}
-    known = {name: i for name, i in known.items() if i < len(names)} | numbering(names)
+    known = {f"class {i}": i for i in range(len(names))} if numbers_alone(classes) else {}
+    known |= numbering(names)
     used = {label for sample in samples for label in sample.labels if label >= 0}
     numbers = {i: known.get(name, known.get(plain(name))) for i, name in enumerate(classes)}
     unknown = [name for i, name in enumerate(classes) if i in used and numbers[i] is None]
@@ -147,8 +155,8 @@ def _relabelled(sample: Sample, new: Mapping[int, int]) -> Sample:
 
 
 def numbers_alone(classes: Sequence[str]) -> bool:
-    """Whether classes have no names, only numbers."""
-    return all(name == f"class {i}" for i, name in enumerate(classes))
+    """Whether classes have no names, only numbers; some may be missing."""
+    return all(re.fullmatch(r"class \d+", name) for name in classes)
 
 
 class _TestViews:

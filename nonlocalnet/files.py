@@ -27,3 +27,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all. Raises `UserError` as `replacing` does."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .samples import Sample
+from .samples import Sample, is_address
 from .video import Video, VideoError, VideoInfo
 
 Indices = Sequence[int] | NDArray[np.int64]
@@ -190,7 +190,7 @@ class Pictures:
         """(H, W, 3) RGB."""
         path = self.folder + self.name.format(self._first + number)
         try:
-            if "://" in path:
+            if is_address(path):
                 with fsspec.open(path) as file:
                     image = Image.open(io.BytesIO(file.read()))
             else:
@@ -207,7 +207,7 @@ class Pictures:
 
 
 def _there(path: str) -> bool:
-    if "://" in path:
+    if is_address(path):
         fs, inner = fsspec.core.url_to_fs(path)
         return bool(fs.exists(inner))
     return Path(path).exists()

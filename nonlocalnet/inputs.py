@@ -12,7 +12,7 @@ import fsspec
 from .datasets import Broken
 from .errors import UserError
 from .folders import VIDEO_SUFFIXES, writable_name
-from .remote import is_address
+from .samples import is_address
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .processes import processes
 
 Device = Literal["cpu", "cuda", "mps"]
 
@@ -66,7 +67,7 @@ def this_machine(device: Device | None = None) -> Machine:
         device=device,
         memory=memory,
         cores=max(1, _cores() // local),
-        processes=max(1, int(os.environ.get("WORLD_SIZE", "1"))),
+        processes=processes(),
         bf16=device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False),
     )
 

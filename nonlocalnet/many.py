@@ -22,7 +22,7 @@ from .inputs import Paths, find_videos
 from .parts import Parts
 from .prediction import ranked
 from .reading import ReaderError, as_it_is, loader, read
-from .remote import is_address
+from .samples import is_address
 
 COLUMNS = {
     "path": "string",

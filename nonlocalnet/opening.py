@@ -6,7 +6,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from .packets import Index, file_size, open_video, scan
-from .remote import Reading, Remote, is_address, media_data
+from .remote import Reading, Remote, media_data
+from .samples import is_address
 
 
 class VideoFile:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .errors import UserError
-from .files import replacing
+from .files import replacing, write_text
 
 try:
     from pyarrow import (
@@ -147,8 +147,7 @@ class Parts:
 
     def write(self, name: str, text: str) -> None:
         """A small file beside the parts, whole or not at all."""
-        with replacing(self.folder / name) as new:
-            new.write_text(text + "\n", encoding="utf-8")
+        write_text(self.folder / name, text + "\n")
 
     def __enter__(self) -> Self:
         return self

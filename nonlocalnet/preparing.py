@@ -27,8 +27,7 @@ from .errors import UserError
 from .listings.own import columns_of, write_csv
 from .reading import end_with_parent
 from .reencoding import Form, Written, reencode
-from .remote import is_address
-from .samples import Sample, Split, inside
+from .samples import Sample, Split, inside, is_address
 from .video import VideoError
 
 JOURNAL = "prepared.jsonl"

@@ -6,7 +6,6 @@ Only where a server cannot send a part of a file is it fetched whole, once, to a
 from __future__ import annotations
 
 import io
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +18,6 @@ from .packets import VideoError
 
 BLOCK = 2**18  # bytes of a request, unless more are asked for at once
 KEPT = 16  # blocks of a file in memory
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
-
-
-def is_address(path: str) -> bool:
-    """Whether a path is an address such as s3://bucket/a.mp4; "file://" is one too."""
-    return ADDRESS.match(path) is not None
 
 
 class Remote:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,19 @@ class Split:
             ) from error
 
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
+
+
+def is_address(path: str) -> bool:
+    """Whether a path is an address such as s3://bucket/a.mp4; "file://" is one too."""
+    return ADDRESS.match(path) is not None
+
+
 def join(root: str, path: str) -> str:
     """A path below a root, either of which may be an address; an absolute path stays as it is."""
-    if "://" in path or not root:
+    if is_address(path) or not root:
         return path
-    return f"{root.rstrip('/')}/{path}" if "://" in root else str(Path(root) / path)
+    return f"{root.rstrip('/')}/{path}" if is_address(root) else str(Path(root) / path)
 
 
 def inside(path: str, root: str) -> str:

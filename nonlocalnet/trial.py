@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .evaluate import evaluate
+from .files import write_text
 from .folders import read_test_folder
 from .metrics import Result
 from .recipes import Recipe
 from .report import Run, read_log
 from .synthetic import Reunion, render_reunion
 from .train import train
-from .training.checkpoint import write_text
 from .weights import load
 
 GROUPS: dict[str, Callable[[str], str]] = {

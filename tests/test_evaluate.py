@@ -185,6 +185,8 @@ def test_bad_calls(videos: list[Sample]) -> None:
         evaluate(model, [])
     with pytest.raises(UserError, match="label 2"):
         evaluate(model, [*videos, Sample("x.mp4", 2, "x")])
+    with pytest.raises(UserError, match="several labels"):
+        evaluate(model, [Sample(videos[0].path, -1, "x", actions=(Action(0), Action(1)))])
     set_card(model, dataclasses.replace(card_of(model), classes=("a", "b", "c")))
     with pytest.raises(UserError, match=r"2 scores.*3 classes"):
         evaluate(model, videos)

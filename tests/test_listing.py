@@ -18,6 +18,7 @@ from torch import Tensor
 from nonlocalnet.card import Card
 from nonlocalnet.datasets import VideoDataset
 from nonlocalnet.errors import UserError
+from nonlocalnet.evaluate import match_classes
 from nonlocalnet.exam import examine
 from nonlocalnet.labels import LISTS, class_names, numbering, plain
 from nonlocalnet.listings.counts import COPIES, TITLES, recognise
@@ -400,6 +401,21 @@ def test_numbers_alone(fill: Fill) -> None:
     split = read_test_data(root / "list.txt")
     assert split.classes == ("class 0", "class 1", "class 2")
     assert "numbers alone; --classes FILE names them" in split.notes[0]
+
+
+def test_numbers_alone_stay_numbers_in_our_own_list(fill: Fill) -> None:
+    """What check-data and prepare write of such a list is tested as the list itself."""
+    lines = "".join(f"{i}.mp4 {i}\n" for i in range(12))
+    root = fill(" ".join(f"{i}.mp4" for i in range(12)), None, {"list.txt": lines})
+    first = read_test_data(root / "list.txt")
+    card = Card(classes=tuple("abcdefghijkl"))
+    for some in (first.val, first.val[3:]):
+        pairs = [("val", sample) for sample in some]
+        write_csv(root / "own.csv", first.classes, pairs, columns_of(some, False))
+        again = read_test_data(root / "own.csv")
+        assert again.classes == first.classes[12 - len(some) :]
+        matched = match_classes(again.val, again.classes, card)
+        assert [s.label for s in matched] == [int(Path(s.path).stem) for s in some]
 
 
 ERRORS = {

@@ -53,6 +53,21 @@ def test_one_process_synchronized_is_a_batch_norm(shape: tuple[int, ...]) -> Non
     torch.testing.assert_close(twin.eval()(x), network.eval()(x))
 
 
+@pytest.mark.usefixtures("alone")
+def test_where_no_clip_of_any_process_counts_nothing_moves() -> None:
+    """All files of a pass are broken: neither statistics nor gradients may become NaN."""
+    network = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4))
+    synchronize(network)
+    norm = network[1]
+    assert isinstance(norm, SyncNorm)
+    network(torch.randn(2, 3, 2, 4, 4))
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    norm.counts = False
+    (network(torch.zeros(1, 3, 2, 4, 4)).sum() * 0).backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
+    assert all(not p.grad.any() for p in network.parameters())  # type: ignore[union-attr]
+
+
 def _sum(tensor: Tensor) -> Tensor:
     return tensor
 

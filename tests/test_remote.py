@@ -19,7 +19,8 @@ import video_files as made
 from nonlocalnet.card import Card
 from nonlocalnet.datasets import VideoDataset
 from nonlocalnet.folders import Sample
-from nonlocalnet.remote import BLOCK, Reading, Remote, is_address, media_data
+from nonlocalnet.remote import BLOCK, Reading, Remote, media_data
+from nonlocalnet.samples import is_address
 from nonlocalnet.video import Video, VideoError, write_video
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("tensorboard")
 
 from nonlocalnet.card import Card, card_of
 from nonlocalnet.errors import UserError
+from nonlocalnet.files import write_text
 from nonlocalnet.machine import Machine, clip_bytes, clips_that_fit, this_machine
 from nonlocalnet.models import create_model
 from nonlocalnet.recipes import Recipe
@@ -141,7 +142,7 @@ def test_full_disk_is_one_sentence_and_harms_nothing(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             checkpoint.write(path, {"x": torch.ones(1_000_000)})
         with pytest.raises(UserError):
-            checkpoint.write_text(tmp_path / "split.json", "x" * 1_000_000)
+            write_text(tmp_path / "split.json", "x" * 1_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..folders import some
 from ..samples import Sample, inside
 from .fingerprint import PARTS, alike, to_row
 from .journal import key_of
 from .probe import Finding
-from .remarks import Remark, some
+from .remarks import Remark
 
 
 @dataclass(frozen=True)

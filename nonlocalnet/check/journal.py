@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import UserError
-from ..remote import is_address
-from ..samples import Sample
+from ..samples import Sample, is_address
 from .probe import Finding
 
 FILES = "files.jsonl"  # the name of a journal that is kept

@@ -7,8 +7,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from ..folders import some
 from .copies import Entry
-from .remarks import Remark, some
+from .remarks import Remark
 
 UNEVEN = 10  # times as many videos
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replacing
+from ..files import write_text
 from ..report.markup import Markup, element, join
 from ..report.page import document
 from ..report.sections import headed, section
@@ -49,8 +49,7 @@ def write_page(
         _figures(summary),
         _classes(checked.tally),
     )
-    with replacing(path) as unfinished:
-        unfinished.write_text(document(title, lead, words, body), encoding="utf-8")
+    write_text(path, document(title, lead, words, body))
 
 
 def _kinds(summary: Summary) -> Markup:

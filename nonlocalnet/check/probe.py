@@ -16,8 +16,7 @@ from av.video.stream import VideoStream
 from ..footage import Footage, open_sample
 from ..opening import VideoFile
 from ..packets import flushes, packets
-from ..remote import is_address
-from ..samples import Sample
+from ..samples import Sample, is_address
 from ..video import VideoError, VideoInfo
 from .fingerprint import fingerprint, look_of, places
 

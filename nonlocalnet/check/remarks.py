@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,9 +113,3 @@ def _about_suffix(path: str, family: str) -> list[Remark]:
     if family not in SUFFIXES or suffix not in KNOWN - set(SUFFIXES[family]):
         return []
     return [Remark("suffix", f"usable, but what it holds is {family}, not {suffix}")]
-
-
-def some(names: Sequence[str], shown: int = 3) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

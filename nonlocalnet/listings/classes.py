@@ -121,4 +121,5 @@ def _folders(rows: Sequence[Row], count: int) -> tuple[str, ...]:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (1 << 62, name)
+    number = re.fullmatch(r"(?:class )?(\d+)", name)  # "class 17" of a list of numbers alone
+    return (int(number[1]) if number else 1 << 62, name)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UserError
+from ..samples import is_address
 from .charades import charades_csv, charades_frames
 from .divided import HMDB_LIST, UCF_LIST, hmdb51, ucf101
 from .kinetics import kinetics_csv, kinetics_json
@@ -39,7 +40,7 @@ def detect(address: str) -> str:
         return "ucf101"
     if HMDB_LIST.fullmatch(name):
         return "hmdb51"
-    if "://" not in address and Path(address).expanduser().is_dir():
+    if not is_address(address) and Path(address).expanduser().is_dir():
         return _detect_folder(address)
     with Listed(address).open() as file:
         head = file.read(1 << 16)

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import replacing
-from ..remote import is_address
-from ..samples import Action, Sample
+from ..samples import Action, Sample, is_address
 from .rows import Listed, Listing, Row, at, number, side_of, span
 
 FIELDS = ("path", "label", "labels", "split", "start", "end", "pictures", "rate")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import UserError
-from ..samples import join
+from ..samples import is_address, join
 from .lists import is_video
 from .pictures import count, fill, template_of
 from .rows import Row
@@ -100,7 +100,7 @@ def _by_path(rows: Sequence[Row], root: str, template: str | None) -> dict[int, 
 
 def _normal(folder: str) -> str:
     """Without "..", so that a video has one path however a list writes it."""
-    return folder if "://" in folder else os.path.normpath(folder)
+    return folder if is_address(folder) else os.path.normpath(folder)
 
 
 def _holds(contents: Contents | None, name: str, folder: bool) -> bool:
@@ -189,7 +189,7 @@ UNKNOWN = Contents(frozenset(), frozenset())  # of a server that lists nothing
 def _contents(folder: str) -> Contents | None:
     """What lies in a folder, hidden names left out; None if there is none."""
     try:
-        if "://" in folder:
+        if is_address(folder):
             return _remote(folder)
         with os.scandir(folder) as entries:
             seen = [(entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."]

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..folders import divide, note_shared, note_unseen, read_folder, read_test_folder, some
 from ..labels import numbering
-from ..samples import Action, Sample, Split, inside
+from ..samples import Action, Sample, Split, inside, is_address
 from ..sources import recordings
 from .classes import index_of, labels_of, name_classes
 from .counts import compare, recognise
@@ -73,7 +73,7 @@ def is_folder(data: Data) -> bool:
     """Whether it is a folder of class folders, or may have been one, and no list."""
     if data.format is not None:
         return data.format == "folders"
-    if "://" in data.path:
+    if is_address(data.path):
         return False
     path = Path(data.path).expanduser()
     if not path.exists():
@@ -214,7 +214,7 @@ class _Reader:
 def _home(data: Data) -> str:
     """Where a list's paths start if nothing else is said."""
     path = absolute(data.path)
-    return path if "://" not in path and Path(path).is_dir() else Listed(path).folder
+    return path if not is_address(path) and Path(path).is_dir() else Listed(path).folder
 
 
 def _name(place: Found) -> str:

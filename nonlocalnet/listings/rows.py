@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import fsspec
 
 from ..errors import UserError
-from ..samples import join
+from ..samples import is_address, join
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SIDES = {
@@ -99,7 +99,7 @@ class Listed:
     def open(self) -> Iterator[IO[str]]:
         """Its text, with any line ends and without a byte-order mark. Raises `UserError`."""
         try:
-            if "://" in self.address:
+            if is_address(self.address):
                 with _remote(self.address) as raw:
                     yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None)
             else:
@@ -205,7 +205,7 @@ def side_of(file: str, line: int, text: str) -> str:
 
 def exists(address: str) -> bool:
     """Whether there is a file or folder of that path or address."""
-    if "://" not in address:
+    if not is_address(address):
         return Path(address).expanduser().exists()
     try:
         fs, inner = fsspec.core.url_to_fs(address)
@@ -216,11 +216,11 @@ def exists(address: str) -> bool:
 
 def absolute(address: str) -> str:
     """An address as it is, a local path in full."""
-    return address if "://" in address else str(Path(address).expanduser().absolute())
+    return address if is_address(address) else str(Path(address).expanduser().absolute())
 
 
 def parent(address: str) -> str:
     """The folder that a path or address lies in."""
-    if "://" in address:
+    if is_address(address):
         return address.rstrip("/").rpartition("/")[0]
     return str(Path(address).parent)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import UserError
+from ..files import write_text
 from ..metrics import Result
 from ..tags import TagResult
 from . import sections, tagged
@@ -73,10 +73,10 @@ def write_page(
     json_path = html_path.with_suffix(".json")
     for file in (json_path, html_path):
         if os.path.lexists(file) and not file.is_file():
-            raise UserError(f"the report {file} could not be written: it is no regular file")
+            raise UserError(f"{file} cannot be written: it is no regular file")
     page = document(title, lead, words, body)
-    _replace(json_path, json.dumps(data, allow_nan=False))
-    _replace(html_path, page)
+    write_text(json_path, json.dumps(data, allow_nan=False))
+    write_text(html_path, page)
     return html_path, json_path
 
 
@@ -181,17 +181,3 @@ def _data(
             for run in runs
         ],
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that at any moment either the old one or the whole new one is there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise UserError(f"the report {path} could not be written: {reason}") from error

@@ -32,17 +32,6 @@ def write(path: Path, state: dict[str, Any]) -> None:
         raise _unwritable(path, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. Raises `UserError` as `write` does."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises `UserError` if that cannot be."""
     try:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UserError
-from .checkpoint import write_text
+from ..files import write_text
 
 try:
     from torch.utils.tensorboard import SummaryWriter

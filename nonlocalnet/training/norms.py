@@ -41,7 +41,7 @@ class _Normalize(torch.autograd.Function):
         d, scale, n = ctx.saved_tensors
         sums = torch.stack([g.float().sum(_others(g)), (g * d).float().sum(_others(g))]).double()
         all_reduce(sums, ReduceOp.SUM)
-        first, second = (sums / n * ctx.counts).float()
+        first, second = (sums / n.clamp(min=1) * ctx.counts).float()
         inner = g - _wide(first, g) - d * _wide(second, g)
         return (inner * _wide(scale, g)).to(g.dtype), None, None
 
@@ -63,8 +63,9 @@ def _sums(x: Tensor) -> Tensor:
 
 def _joined(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Number, mean and variance, (C,) each, from sums as of `_sums`."""
-    number, mean = sums[0], sums[1] / sums[0]
-    return number, mean, sums[2] / number - mean.square()
+    number = sums[0].clamp(min=1)  # no value at all: zeros
+    mean = sums[1] / number
+    return sums[0], mean, sums[2] / number - mean.square()
 
 
 class SyncNorm(_BatchNorm):
@@ -89,10 +90,12 @@ class SyncNorm(_BatchNorm):
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            unbiased = (var * n / (n - 1)).to(self.running_var)
-            self.running_var.lerp_(unbiased, self.momentum)
+            some = n > 0  # not one clip of any process counts: nothing moves
+            self.num_batches_tracked.add_(some[0])
+            share = (self.momentum * some).to(self.running_mean)
+            self.running_mean.lerp_(mean.to(self.running_mean), share)
+            unbiased = var * n / (n - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased.to(self.running_var), share)
         return torch.addcmul(_wide(self.bias, x), d, _wide(self.weight, x)).to(x.dtype)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..card import Card, card_of, set_card
 from ..errors import UserError
+from ..files import write_text
 from ..listings.data import Data
 from ..listings.read import is_folder, read_data
 from ..machine import Machine, clips_that_fit, this_machine
@@ -222,5 +223,5 @@ def _write_start(run: Run) -> None:
     plan = asdict(run.plan)
     del plan["words"]
     text = {"recipe": asdict(run.recipe), "plan": plan, "words": run.words}
-    checkpoint.write_text(run.out / SPLIT, run.split.to_json())
-    checkpoint.write_text(run.out / RECIPE, json.dumps(text, indent=1))
+    write_text(run.out / SPLIT, run.split.to_json())
+    write_text(run.out / RECIPE, json.dumps(text, indent=1))
