@@ -2,7 +2,7 @@
 
     python benchmarks/preparing.py --videos FOLDER [--seconds 4]
 
-The files of decoding.py with a key frame every 250 frames, and the same pictures enlarged to
+The films of decoding.py with a key frame every 250 frames, and the same pictures enlarged to
 1280 x 720; each prepared with several distances of key frames and qualities. One turn is every
 file four times; a ratio is that of the file as it was to the prepared one.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decoding import RATE, SECONDS, ours, sources, write
+from films import RATE, SECONDS, ours, sources, write
 from goals import CLIPS
 from measure import keep, paired
 

@@ -70,7 +70,7 @@ def prepare(
     out: Out,
     short_side: int = 256,
     gop: int = 12,
-    crf: int = 18,
+    crf: int = 23,
     workers: int | None = None,
     seconds: float = 3600.0,
 ) -> int:

@@ -1,6 +1,8 @@
-"""A video file that may be opened several times, here or at an address."""
+"""A video file that may be opened several times, here or at an address, and what it is."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from av.container import InputContainer
 from av.video.stream import VideoStream
@@ -8,6 +10,28 @@ from av.video.stream import VideoStream
 from .packets import Index, file_size, open_video, scan
 from .remote import Reading, Remote, media_data
 from .samples import is_address
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, as shown: sizes in pixels after rotation, times in seconds.
+
+    fps: frames per second, over the whole video if they vary. rotation: degrees clockwise by which
+    the stored picture is turned. counted: why the whole file has to be decoded to know its frames,
+    empty when the key frames can be used.
+    """
+
+    frames: int
+    fps: float
+    duration: float
+    width: int
+    height: int
+    codec: str
+    container: str
+    rotation: int
+    variable_rate: bool
+    video_streams: int
+    counted: str
 
 
 class VideoFile:

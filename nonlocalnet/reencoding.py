@@ -36,7 +36,7 @@ class Form:
 
     short_side: int = 256
     gop: int = 12
-    crf: int = 18
+    crf: int = 23
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import os
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise, repeat
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .opening import VideoFile
+from .opening import VideoInfo as VideoInfo
 from .packets import VideoError as VideoError
 from .packets import (
     h264_prefix,
@@ -44,28 +44,6 @@ from .video_writing import write_video as write_video
 
 KEEP_BYTES = 128 * 2**20  # decoded pictures kept from counting, so that short files decode once
 SKIP_PACKETS = 8  # a seek costs about as much as decoding this many packets
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video is, as shown: sizes in pixels after rotation, times in seconds.
-
-    fps: frames per second, over the whole video if they vary. rotation: degrees clockwise by which
-    the stored picture is turned. counted: why the whole file has to be decoded to know its frames,
-    empty when the key frames can be used.
-    """
-
-    frames: int
-    fps: float
-    duration: float
-    width: int
-    height: int
-    codec: str
-    container: str
-    rotation: int
-    variable_rate: bool
-    video_streams: int
-    counted: str
 
 
 class SeekError(Exception):

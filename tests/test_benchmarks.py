@@ -9,7 +9,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+<<<<<<< HEAD
 import ablation
+=======
+import films
+>>>>>>> 722a3ab (final)
 import measure
 import oracle
 import peers
@@ -17,11 +21,13 @@ import presets
 import pytest
 import table
 import torch
+import worker_memory
 from blocks import Case, build, inference, training
 from goals import GOALS, TITLES, Goal, parts_of
 from operation import ACCURACY, draw, run
 
 from nonlocalnet import NonLocalBlock, non_local
+from nonlocalnet.card import Card
 
 BENCHMARKS = Path(measure.__file__).parent
 CASES = [
@@ -102,6 +108,21 @@ def test_scripts_run(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert before == {path.name: path.stat().st_mtime_ns for path in measure.RESULTS.iterdir()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_reading_process_is_seen(tmp_path: Path) -> None:
+    found = list(worker_memory.curve(worker_memory.files(tmp_path, 4), 25, every=8))
+    assert [clips for clips, _ in found] == [8, 16, 24]
+    assert all(50e6 < size < 5e9 for _, size in found)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rendered_films_are_read_as_any(seed: int, tmp_path: Path) -> None:
+    films.write(tmp_path / "film.mp4", films.rendered(seed), gop=12, frames=20)
+    clip = films.ours(str(tmp_path / "film.mp4"), Card(frames=4, stride=2), seed)
+    assert clip.shape == (3, 4, 224, 224)
+    assert clip.float().std() > 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -70,7 +70,7 @@ def test_frames_keep_their_numbers_and_times(name: str, tmp_path: Path) -> None:
 
 
 def test_pictures_look_the_same(tmp_path: Path) -> None:
-    """Within what crf 18 loses; the colours too, whatever matrix the file was written with."""
+    """Within what crf 23 loses; the colours too, whatever matrix the file was written with."""
     y = torch.linspace(0, 255, 96)
     still = torch.stack((*torch.meshgrid(y, y, indexing="ij"), y.flip(0).expand(96, 96)), -1)
     frames = torch.stack([still, 255 - still, still / 2]).round().to(torch.uint8)
