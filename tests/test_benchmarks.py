@@ -9,11 +9,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-<<<<<<< HEAD
 import ablation
-=======
 import films
->>>>>>> 722a3ab (final)
 import measure
 import oracle
 import peers
