@@ -57,7 +57,10 @@ def _longer(of: str, about: str, changes: dict[str, Any], top1: float, top5: flo
     """A row of Table 2g: 128 frames, starting from the network of 32."""
     long = {**LONG, "pretrained_blocks": True, "frames": 128, "stride": 1}
     row = _table("g", f"{about}, 128 frames", {**long, **changes}, top1, top5)
-    return replace(row, first=f"table2_{of}", differs="")
+    return replace(row, first=f"table2_{of}", differs=_BLOCKS if changes.get("non_local") else "")
+
+
+_BLOCKS = "the norms of the blocks learn on; the paper freezes batch norm and does not say which"
 
 
 _R101 = {"model": "c2d_resnet101"}

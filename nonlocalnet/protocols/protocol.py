@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..listings.counts import COPIES
 from ..recipes import Recipe
 
-# Training videos. Kinetics loses videos every year: figures are of the copy that is named.
+# name: the copy that figures are of, a key of COPIES and whose; Kinetics loses videos every year
+_COPIES = {
+    "Kinetics-400": ("kinetics400", "video-nonlocal-net"),
+    "Something-Something v1": ("something-v1", "release"),
+    "Something-Something v2": ("something-v2", "release"),
+    "Charades": ("charades", "video-long-term-feature-banks"),
+    "UCF101": ("ucf101-1", "release"),
+    "HMDB51": ("hmdb51-1", "release"),
+}
+# training videos
 VIDEOS: dict[str, int] = {
-    "Kinetics-400": 234_643,  # video-nonlocal-net's copy, of 246,534 in the list
-    "Something-Something v1": 86_017,
-    "Something-Something v2": 168_913,
-    "Charades": 7_811,  # those that video-long-term-feature-banks trains on
-    "UCF101": 9_537,  # split 1
-    "HMDB51": 3_570,  # split 1
+    name: next(copy.train for copy in COPIES[key] if copy.whose == whose)
+    for name, (key, whose) in _COPIES.items()
+}
+# what stands for the data on a command line, to train and to test; others have two lists
+LISTS = {
+    "UCF101": ("ucfTrainTestlist --root UCF-101", "ucfTrainTestlist --root UCF-101"),
+    "HMDB51": ("testTrainMulti_7030_splits --root hmdb51",) * 2,
 }
 SUSTAINED = 40e12  # floating-point operations per second that a training GPU is taken to sustain
 
@@ -41,9 +52,9 @@ class Protocol:
         if self.data not in VIDEOS:
             return (f"nonlocalnet train DATA --recipe {name} -o runs/{name}",)
         start = f" --pretrained runs/{self.first}" if self.first else ""
-        run = f"torchrun --nproc-per-node 8 -m nonlocalnet train TRAIN --val VAL --recipe {name}"
-        test = f"nonlocalnet test runs/{name} VAL --views {self.views}"
-        return f"{run}{start} -o runs/{name}", test
+        train, held = LISTS.get(self.data, ("TRAIN --val VAL", "VAL"))
+        run = f"torchrun --nproc-per-node 8 -m nonlocalnet train {train} --recipe {name}{start}"
+        return f"{run} -o runs/{name}", f"nonlocalnet test runs/{name} {held} --views {self.views}"
 
     def operations(self, multiply_adds: int) -> float:
         """Floating-point operations of the training: 2 a multiply-add, thrice the forward pass."""

@@ -238,7 +238,7 @@ PROTOCOLS: dict[str, Protocol] = {
         "10x3",
         first="table2_i3d_r101_5_128",
         differs="the paper does not say how many views it tests nor how it joins them: ten clips,"
-        " three crops and the maximum are PySlowFast's",
+        " three crops and the maximum are PySlowFast's; the norms of the blocks learn on",
     ),
     "charades_lfb": Protocol(
         "video-long-term-feature-banks' NL I3D ResNet-101 on Charades, 32 frames",
