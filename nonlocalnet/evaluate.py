@@ -143,7 +143,7 @@ def match_classes(samples: Sequence[Sample], classes: Sequence[str], card: Card)
     if unknown:
         raise UserError(
             f"the network was not trained on {_list(unknown)}; it knows {_list(names)}."
-            " Rename or remove those folders, or test a network trained on them"
+            " Rename or leave out those classes, or test a network trained on them"
         )
     new = {i: number for i, number in numbers.items() if number is not None}
     return [_relabelled(sample, new) for sample in samples]

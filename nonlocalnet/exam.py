@@ -10,6 +10,7 @@ from pathlib import Path
 from .card import card_of
 from .errors import UserError
 from .evaluate import match_classes, numbers_alone, score_videos
+from .files import check_place
 from .listings.data import Data, as_data
 from .listings.read import is_folder, read_test_data
 from .metrics import Result
@@ -64,6 +65,8 @@ def examine(
     Raises `UserError` for no network in `run`, no videos, classes it does not know, a report that
     cannot be written.
     """
+    html = html or (run if run.is_dir() else run.parent) / "report.html"
+    check_place(html)
     model = load(run, device)
     split, words = choose(run, data)
     samples = match_classes(split.val, split.classes, card_of(model))
@@ -73,10 +76,10 @@ def examine(
         )
     scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
     result = scores.tags() if scores.several else scores.result(groups)
-    html = html or (run if run.is_dir() else run.parent) / "report.html"
     kept = html.with_suffix(".npz")
     if rank():
         return Exam(result, html, html.with_suffix(".json"), kept, tuple(words))
+    scores.save(kept)
     log = run / LOG
     tested = Run(
         name=str(card_of(model).architecture["name"]),
@@ -85,7 +88,6 @@ def examine(
         notes=_notes(run),
     )
     page, figures = write_report(html, title or f"Test of {run.name}", [tested], words=words)
-    scores.save(kept)
     return Exam(result, page, figures, kept, tuple(words))
 
 

@@ -263,7 +263,7 @@ def divide(
         f" by their names: {len(train)} to train on, {len(val)} from {len(chosen)} other recordings"
         f" to validate on (seed {seed})"
     )
-    split = Split(classes, train, val, root=root)
+    split = Split(classes, train, val, root=root, drawn=True)
     note_unseen(split, notes, "too few recordings to divide")
     return replace(split, notes=tuple(notes))
 

@@ -251,7 +251,7 @@ def _work(pipe: Connection, task: _Task, form: Form) -> None:
 
 def _write_list(split: Split, new: dict[str, Path], out: Path) -> None:
     samples = [
-        (side, dataclasses.replace(sample, path=str(new[_key(sample)]), pictures=0))
+        (split.listed(side), dataclasses.replace(sample, path=str(new[_key(sample)]), pictures=0))
         for side, given in (("train", split.train), ("val", split.val))
         for sample in given
         if _key(sample) in new

@@ -29,6 +29,8 @@ def fuse(
     """
     if len(files) < 2:
         raise UsageError("fuse takes two files of scores at least")
+    if weights is not None and len(weights) != len(files):
+        raise UsageError(f"{len(files)} files take {len(files)} --weights, not {len(weights)}")
     check_output("--out", out, ".html", ".htm")
     from .report import Run, write_report
     from .scores import fuse as fused

@@ -72,13 +72,22 @@ def present(
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled videos for training and for validation; notes say in words what was decided."""
+    """Labelled videos for training and for validation; notes say in words what was decided.
+
+    drawn: the division is by chance, not what a folder or a list says: lists of these videos leave
+    it open (see `listed`).
+    """
 
     classes: tuple[str, ...]
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
     root: str = ""
+    drawn: bool = False
+
+    def listed(self, side: str) -> str:
+        """What a list of these videos says of one on this side, "train" or "val"."""
+        return "" if self.drawn else side
 
     @property
     def several(self) -> bool:

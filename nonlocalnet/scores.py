@@ -162,8 +162,9 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float] | None = None) -> Sco
 
     Streams such as RGB, flow and sound are trained by themselves and meet here (two-stream
     networks; TSM's ensembles). Videos are matched by path, or where the paths differ by the name
-    of the file, or of the folder of numbered pictures. What not every part has is left out. Parts
-    with the same view rules are fused rule by rule, others by their fullest.
+    of the file, or of the folder of numbered pictures; several of one file by their seconds too.
+    What not every part has is left out. Parts with the same view rules are fused rule by rule,
+    others by their fullest.
 
     weights: one per part, in any unit; equal where not given.
 
@@ -214,19 +215,27 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
 
 def _common(parts: Sequence[Scores]) -> list[list[int]]:
     """For each part the places of the videos that all have, in the order of the first."""
-    for key in (_path, _name):
+    for key in (_path, _part, _name, _named_part):
         found = [{key(sample): i for i, sample in enumerate(part.samples)} for part in parts]
         shared = [k for k in found[0] if all(k in other for other in found)]
         if shared and all(len(f) == len(p.samples) for f, p in zip(found, parts, strict=True)):
             return [[other[k] for k in shared] for other in found]
     raise UserError(
-        "the files have no video in common, neither by path nor by a name that occurs once; fuse"
-        " tests of the same videos"
+        "the files have no video in common, neither by path and seconds nor by a name that occurs"
+        " once; fuse tests of the same videos"
     )
 
 
 def _path(sample: Sample) -> str:
     return sample.path
+
+
+def _part(sample: Sample) -> str:
+    return f"{sample.path} {sample.start} {sample.end}"
+
+
+def _named_part(sample: Sample) -> str:
+    return f"{_name(sample)} {sample.start} {sample.end}"
 
 
 def _name(sample: Sample) -> str:

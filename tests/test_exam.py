@@ -15,6 +15,7 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.exam import choose, examine
 from nonlocalnet.folders import read_folder
 from nonlocalnet.models import create_model
+from nonlocalnet.scores import read_scores
 from nonlocalnet.synthetic import CLASSES, render_reunion
 from nonlocalnet.weights import save
 
@@ -106,6 +107,30 @@ def test_examine_writes_the_report(run: Path, data: Path) -> None:
     assert tested["log"][0]["loss"] == 1.5
     assert tested["result"]["summary"]["videos"] == 4
     assert set(exam.result.group_accuracy()) == {"same?"}
+
+
+def test_a_report_that_cannot_be_written_costs_no_test(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(*_: object, **__: object) -> None:
+        raise AssertionError("the videos were read")
+
+    monkeypatch.setattr("nonlocalnet.exam.score_videos", score)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="out.html cannot be written"):
+        examine(run, data, html=tmp_path / "file" / "out.html")
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_scores(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("nonlocalnet.exam.write_report", write)
+    with pytest.raises(RuntimeError, match="no font"):
+        examine(run, data, 1, 1, html=tmp_path / "out.html")
+    assert len(read_scores(tmp_path / "out.npz").samples) == 4
 
 
 def test_a_bare_checkpoint_is_tested_too(run: Path, data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nonlocalnet import cli
 from nonlocalnet.card import Card
 from nonlocalnet.datasets import VideoDataset
 from nonlocalnet.errors import UserError
@@ -328,6 +329,32 @@ def test_a_list_of_ours_round_trips(fill: Fill) -> None:
         assert named(again) == named(split), name
 
 
+def test_classes_that_end_in_numbers_are_no_times(tmp_path: Path) -> None:
+    names = ("step 1 2", "step 2 1", "walk")
+    actions = (Action(0), Action(1, 2.0, 3.0), Action(2), Action(1))
+    video = Sample(str(tmp_path / "a.mp4"), -1, "a", actions=actions)
+    (tmp_path / "a.mp4").touch()
+    write_csv(tmp_path / "own.csv", names, [("val", video)], columns_of([video], True))
+    (again,) = read_test_data(tmp_path / "own.csv").val
+    assert again.actions == actions
+
+
+@pytest.mark.parametrize("write", ["check-data", "prepare"])
+def test_what_was_drawn_is_not_listed(write: str, clip: Path, tmp_path: Path) -> None:
+    """A list of test videos stays whole, and `--seed` and `--val` go on to have a meaning."""
+    (tmp_path / "v").mkdir()
+    for i in range(6):
+        shutil.copy(clip, tmp_path / "v" / f"{chr(97 + i) * 3}.mp4")
+    lines = [f"{chr(97 + i) * 3}.mp4 {i % 2}\n" for i in range(6)]
+    (tmp_path / "val.txt").write_text("".join(lines))
+    data = [str(tmp_path / "val.txt"), "--root", str(tmp_path / "v"), "--workers", "1"]
+    options = ["--fail-on", "unusable"] if write == "check-data" else []
+    cli.main([write, *data, "-o", str(tmp_path / "out"), *options])
+    written = tmp_path / "out" / ("clean.csv" if write == "check-data" else "data.csv")
+    assert len(read_test_data(written).val) == 6
+    assert len(read_data(Data(str(written), val=str(written))).train) == 6
+
+
 def test_a_video_has_one_path_however_it_is_written(fill: Fill) -> None:
     root = fill("v/a.mp4 v/b.mp4", None, {"lists/list.txt": "../v/a.mp4 0\n./../v//b.mp4 1\n"})
     paths = [sample.path for sample in read_test_data(root / "lists/list.txt").val]
@@ -441,6 +468,7 @@ ERRORS = {
     "youtube_id,time_start,time_end,split\nabc,1,2,test\n": "line 2: it has no label",
     "label,youtube_id,time_start,time_end,split\nrun,abc,x,2,train\n": "line 2: the start is 'x'",
     "label,youtube_id,time_start,time_end,split\nrun,abc,9,2,train\n": "line 2: the segment starts",
+    "path,labels\na.mp4,run 5 2\n": "line 2: it starts at 5 s and ends at 2 s",
     "id,actions\nabc,x 1 2\n": "line 2: the action is 'x 1 2'; expected c092 11.90 21.20",
     "1;Swiping\n2 Swiping\n": "line 2: expected id;class name, found '2 Swiping'",
     "original_vido_id video_id frame_id path labels\na 0 0 a/a-000001.jpg\n": "line 2: it has 4",
@@ -598,7 +626,7 @@ def test_lists_and_videos_may_be_elsewhere(bucket: str) -> None:
     assert "1 of 3 videos" in split.notes[1]
     by_name = read_test_data(f"{bucket}/v.csv")
     assert [s.path for s in by_name.val] == [f"{bucket}/v/run/1.mp4"]
-    with pytest.raises(UserError, match="memory://bucket/no.txt: there is no such file"):
+    with pytest.raises(UserError, match="memory://bucket/no.txt: there is no such list"):
         read_test_data(f"{bucket}/no.txt")
     with pytest.raises(UserError, match="nowhere://a/b.txt"):
         read_test_data("nowhere://a/b.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_streams_with_files_of_their_own_meet_by_name() -> None:
     assert fused.rules == (Rule(10, 3),)
     torch.testing.assert_close(fused.values[0, 0], (rgb.values[1, 0] + flow.values[0, 2]) / 2)
     torch.testing.assert_close(fused.values[0, 4], (rgb.values[1, 5] + flow.values[0, 0]) / 2)
+
+
+def test_parts_of_one_file_are_videos_of_their_own() -> None:
+    def cut(made: Scores, folder: str) -> Scores:
+        samples = [
+            Sample(f"/{folder}/long.mp4", s.label, "long", float(i), i + 1.0)
+            for i, s in enumerate(made.samples)
+        ]
+        return replace(made, samples=tuple(samples))
+
+    one, other = cut(scores(1), "rgb"), cut(scores(2), "flow")
+    for second in (other, replace(other, samples=one.samples)):
+        fused = fuse([one, second])
+        assert fused.samples == one.samples
+        torch.testing.assert_close(fused.values, (one.values + other.values) / 2)
 
 
 def test_classes_in_another_order_and_a_csv_without_labels(tmp_path: Path) -> None:

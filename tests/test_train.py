@@ -644,6 +644,22 @@ def test_diverging_keeps_the_last_good_checkpoint(
 # --- refusals
 
 
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"preset": "mmaction-i3d", "frames": 2, "stride": 2}, "Output size is too small"),
+        ({"preset": "lfb", "frames": 6, "stride": 2}, "3 frames do not divide into groups of 4"),
+        ({"preset": "lfb", "frames": 6, "stride": 2, "batch": 2}, "groups of 4; see --frames"),
+    ],
+)
+def test_clips_that_the_network_cannot_take(
+    changed: dict[str, Any], match: str, folder: Path, tmp_path: Path
+) -> None:
+    recipe = replace(TINY, model="i3d_tiny", non_local=1, **changed)
+    with pytest.raises(UserError, match=match):
+        train(folder, recipe, tmp_path / "run", quiet=True)
+
+
 def test_a_run_is_not_overwritten(folder: Path, whole: Path) -> None:
     before = {p: p.read_bytes() for p in whole.iterdir() if p.is_file()}
     with pytest.raises(UserError, match=r"holds a run already.*--resume.*-o"):

@@ -24,4 +24,4 @@ def _usable(checked: Checked) -> Iterator[tuple[str, Sample]]:
     for entry, report in zip(checked.entries, checked, strict=True):
         good = all(-1 <= label < count for label in entry.sample.labels)
         if report.usable and entry.side and good:
-            yield entry.side, entry.sample
+            yield checked.split.listed(entry.side), entry.sample

@@ -34,7 +34,7 @@ class Data:
     """Labelled videos: a folder of class folders, or a list of videos in one of many formats."""
 
     path: str
-    """A folder of class_name/*.mp4, or a list (see docs/data.md); local or an address."""
+    """A folder of class_name/*.mp4, or a list (see docs/data.md), local or at an address."""
     val: str | None = None
     """The list of the videos to validate or test on; None divides by what DATA says, or itself."""
     root: str | None = None

@@ -108,16 +108,17 @@ def _actions(
     parts: Iterable[Any] = value.split(";") if isinstance(value, str) else value
     for part in parts:
         words = part.rsplit(None, 2) if isinstance(part, str) else [str(word) for word in part]
-        if isinstance(part, str) and not (len(words) == 3 and _is_time(words[1], words[2])):
+        if isinstance(part, str) and not _is_timed(words):
             words = [part.strip()]
         if words and words[0]:
             name, start, end = [*words, "", ""][:3]
             yield (name, *span(listed.address, line, start, end))
 
 
-def _is_time(start: str, end: str) -> bool:
+def _is_timed(words: Sequence[str]) -> bool:
+    """Whether it is a name and two numbers."""
     try:
-        return float(start) < float(end)
+        return len(words) == 3 and all(not math.isnan(float(word)) for word in words[1:])
     except ValueError:
         return False
 
@@ -139,7 +140,7 @@ def _cells(sample: Sample, side: str, classes: Sequence[str], folder: Path) -> d
 
 def _action(action: Action, classes: Sequence[str]) -> str:
     name = classes[action.label]
-    whole = action.start <= 0 and action.end == math.inf
+    whole = action.start <= 0 and action.end == math.inf and not _is_timed(name.rsplit(None, 2))
     return name if whole else f"{name} {_seconds(action.start)} {_seconds(action.end)}"
 
 

@@ -107,7 +107,9 @@ class Listed:
                 with path.open(encoding="utf-8-sig", newline=None) as file:
                     yield file
         except FileNotFoundError:
-            raise UserError(f"{self.address}: there is no such file or folder") from None
+            # a folder at an address is not looked into
+            what = "list" if is_address(self.address) else "file or folder"
+            raise UserError(f"{self.address}: there is no such {what}") from None
         except UnicodeDecodeError:
             raise UserError(
                 f"{self.address} is no UTF-8 text; a list of videos is expected here"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..card import Card, card_of, set_card
+from ..cost import cost
 from ..errors import UserError
 from ..files import write_text
 from ..listings.data import Data
@@ -111,6 +112,7 @@ def _plan(
     recipe: Recipe, split: Split, machine: Machine, network: nn.Module, fabric: Fabric
 ) -> Plan:
     draft = derive(recipe, split, machine, card_of(network))
+    _check_clip(network, draft.card)
     if machine.fits is None and recipe.batch is None:
         c = draft.card
         share = draft.batch * draft.accumulate
@@ -120,6 +122,15 @@ def _plan(
         fits = int(cast(torch.Tensor, least))
         machine = replace(machine, fits=fits)
     return derive(recipe, split, machine, card_of(network))
+
+
+def _check_clip(network: nn.Module, card: Card) -> None:
+    """Raises `UserError` where the clips of a plan are too short or small for the network."""
+    for side in {card.crop, card.test_crop}:
+        try:
+            cost(network, (3, card.frames, side, side))
+        except ValueError as error:
+            raise UserError(f"{error}; see --frames, --crop and --test-crop") from error
 
 
 def _open(out: Path, recipe: Recipe, resume: bool) -> tuple[dict[str, Any] | None, Recipe]:
