@@ -43,6 +43,8 @@ def fuse(
     title = f"Fusion of {', '.join(file.name for file in files)}"
     write_report(out, title, [Run("fusion", result)])
     scores.save(out.with_suffix(".npz"))
+    if any(part.rules != parts[0].rules for part in parts):
+        say(f"fused are the fullest views of each: {scores.obtained['Views']}")
     if lost:
         say(f"{lost} scores of videos that not every file has were left out")
     show_result(result)

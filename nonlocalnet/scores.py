@@ -200,7 +200,11 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float] | None = None) -> Sco
         values.float(),
         first.activation,
         first.skipped,
-        {"Fusion": f"weighted mean of scores, {told}", "Videos": f"{len(samples):,}"},
+        {
+            "Fusion": f"weighted mean of scores, {told}",
+            "Views": ", ".join(dict.fromkeys(part.rules[-1].name for part in parts)),
+            "Videos": f"{len(samples):,}",
+        },
     )
 
 

@@ -81,6 +81,7 @@ def test_streams_with_files_of_their_own_meet_by_name() -> None:
     fused = fuse([rgb, flow])
     assert [s.path for s in fused.samples] == [f"/rgb/{name}.mp4" for name in "abcdf"]
     assert fused.rules == (Rule(10, 3),)
+    assert fused.obtained["Views"] == "10 clips × 3 crops, 2 clips"
     torch.testing.assert_close(fused.values[0, 0], (rgb.values[1, 0] + flow.values[0, 2]) / 2)
     torch.testing.assert_close(fused.values[0, 4], (rgb.values[1, 5] + flow.values[0, 0]) / 2)
 
