@@ -65,9 +65,9 @@ def examine(
     Raises `UserError` for no network in `run`, no videos, classes it does not know, a report that
     cannot be written.
     """
+    model = load(run, device)
     html = html or (run if run.is_dir() else run.parent) / "report.html"
     check_place(html)
-    model = load(run, device)
     split, words = choose(run, data)
     samples = match_classes(split.val, split.classes, card_of(model))
     if numbers_alone(split.classes) and not numbers_alone(card_of(model).classes):
