@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from .errors import UserError
 from .flags import DataFlags, Interrupted, Out, UsageError, parse_views
 from .machine import this_machine
-from .terminal import files_bar, progress_bar, say, show_summary
+from .terminal import progress_bar, say, show_summary
 
 
 def predict_many(
@@ -56,7 +56,7 @@ def predict_many(
     except UserError as error:
         raise UsageError(str(error)) from None
     try:
-        with files_bar("predicting") as progress:
+        with progress_bar("predicting", "starting workers") as progress:
             summary = run_all(load(run), videos, out, job, cluster, progress)
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on from here") from None

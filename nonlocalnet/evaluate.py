@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .card import WHOLE, Card, card_of
 from .datasets import Broken, ViewDataset, Views
 from .errors import UserError
+from .folders import some
 from .labels import numbering, plain
 from .metrics import Result, Rule, Skipped
 from .processes import gathered, processes, rank, sharing_errors
@@ -142,7 +143,7 @@ def match_classes(samples: Sequence[Sample], classes: Sequence[str], card: Card)
     unknown = [name for i, name in enumerate(classes) if i in used and numbers[i] is None]
     if unknown:
         raise UserError(
-            f"the network was not trained on {_list(unknown)}; it knows {_list(names)}."
+            f"the network was not trained on {some(unknown, 5)}; it knows {some(names, 5)}."
             " Rename or leave out those classes, or test a network trained on them"
         )
     new = {i: number for i, number in numbers.items() if number is not None}
@@ -282,11 +283,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(not installed as a package)"
-
-
-def _list(names: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from .listings.read import is_folder, read_test_data
 from .metrics import Result
 from .processes import rank
 from .report import Run, read_log, write_report
-from .samples import Sample, Split
+from .samples import SPLIT, Sample, Split, split_of
 from .tags import TagResult
 from .weights import load
 
-SPLIT, RECIPE, LOG = "split.json", "recipe.json", "log.jsonl"  # what `train` leaves in a run
+RECIPE, LOG = "recipe.json", "log.jsonl"  # what `train` leaves in a run
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def choose(run: Path, data: Data | Path | None) -> tuple[Split, list[str]]:
     The run's own validation videos if `data` is what it was trained on; else those that `data`
     itself would validate on (data/val/, or as the list says); else all of `data`.
     """
-    own = _own_split(run)
+    own = split_of(run)
     data = None if data is None else as_data(data)
     if data is None and own is None:
         raise UserError(f"{run} keeps no {SPLIT}, so nothing says which videos to test on")
@@ -136,12 +136,6 @@ def _where(data: Data, split: Split) -> str:
 
 def _key(sample: Sample) -> tuple[str, float, float]:
     return sample.path, sample.start, sample.end
-
-
-def _own_split(run: Path) -> Split | None:
-    """The split the run was trained with."""
-    file = run / SPLIT
-    return Split.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _at(split: Split, data: Data | None) -> Split | None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .remote import Remote
 from .samples import Sample, is_address
 from .video import Video, VideoError, VideoInfo
 
@@ -191,8 +192,8 @@ class Pictures:
         path = self.folder + self.name.format(self._first + number)
         try:
             if is_address(path):
-                with fsspec.open(path) as file:
-                    image = Image.open(io.BytesIO(file.read()))
+                with closing(Remote(path)) as file:
+                    image = Image.open(io.BytesIO(file.read(0, file.size)))
             else:
                 image = Image.open(path)
             with image:
@@ -202,12 +203,17 @@ class Pictures:
                 path, f"there is no such picture, of {self.count} that are listed"
             ) from None
         # Pillow tells of damage in several ways
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoError(path, "it cannot be read as a picture") from error
 
 
 def _there(path: str) -> bool:
-    if is_address(path):
-        fs, inner = fsspec.core.url_to_fs(path)
-        return bool(fs.exists(inner))
-    return Path(path).exists()
+    if not is_address(path):
+        return Path(path).exists()
+    try:
+        Remote(path).close()
+    except VideoError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    return True

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .errors import UserError
 
+SPLIT = "split.json"  # in a run folder
+
 
 @dataclass(frozen=True)
 class Action:
@@ -48,6 +50,11 @@ class Sample:
     rate: float = 30.0
 
     @property
+    def seen(self) -> tuple[Action, ...]:
+        """Its actions; a label alone is seen all the time; nothing, where there is no label."""
+        return self.actions or ((Action(self.label),) if self.label >= 0 else ())
+
+    @property
     def labels(self) -> tuple[int, ...]:
         """Every label it has, ascending."""
         if not self.actions:
@@ -68,6 +75,11 @@ def present(
         if action.start <= end and action.end >= start:
             there[action.label] = 1.0
     return there
+
+
+def multi_hot(sample: Sample, classes: int) -> Tensor:
+    """(classes,) float32: 1 for each class seen in the part of the video that is meant."""
+    return present(sample.seen, classes, sample.start, sample.end)
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,12 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 def is_address(path: str) -> bool:
     """Whether a path is an address such as s3://bucket/a.mp4; "file://" is one too."""
     return ADDRESS.match(path) is not None
+
+
+def split_of(run: Path) -> Split | None:
+    """The split that a run folder was trained with; None where there is none."""
+    file = run / SPLIT
+    return Split.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def join(root: str, path: str) -> str:

@@ -21,7 +21,7 @@ from .errors import UserError
 from .files import replacing
 from .metrics import Result, Rule, Scored, Skipped, outcome
 from .precision import average_precisions
-from .samples import Sample, Split, present
+from .samples import Sample, Split, multi_hot
 from .tags import TagResult
 
 # what numpy and zipfile make of other files has many kinds
@@ -69,7 +69,7 @@ class Scores:
     def tags(self) -> TagResult:
         """The figures of a test where a video may have several labels."""
         count = len(self.classes)
-        truth = torch.stack([_target(sample, count) for sample in self.samples])  # (n, K)
+        truth = torch.stack([multi_hot(sample, count) for sample in self.samples])  # (n, K)
         return TagResult(
             self.classes,
             self.rules,
@@ -95,12 +95,6 @@ class Scores:
                 scores=self.values.numpy(),
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
             )
-
-
-def _target(sample: Sample, classes: int) -> Tensor:
-    if sample.label < 0:
-        return present(sample.actions, classes)
-    return torch.eye(classes)[sample.label]
 
 
 def read_scores(path: Path) -> Scores:
@@ -174,7 +168,7 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float] | None = None) -> Sco
     if len(parts) < 2:
         raise UserError("fusion takes the scores of two tests at least")
     shares = _shares(len(parts), weights)
-    telling = [i for i, part in enumerate(parts) if any(map(_labelled, part.samples))]
+    telling = [i for i, part in enumerate(parts) if any(sample.seen for sample in part.samples)]
     if not telling:
         raise UserError("none of the files has labels; give one that `nonlocalnet test` wrote")
     first = parts[telling[0]]
@@ -263,12 +257,8 @@ def _agree(parts: Sequence[Scores], places: Sequence[Sequence[int]]) -> None:
         labels = [
             {part.classes[label] for label in sample.labels}
             for part, sample in zip(parts, samples, strict=True)
-            if _labelled(sample)
+            if sample.seen
         ]
         if any(other != labels[0] for other in labels[1:]):
             paths = " and ".join(dict.fromkeys(sample.path for sample in samples))
             raise UserError(f"{paths} are one video with different labels")
-
-
-def _labelled(sample: Sample) -> bool:
-    return sample.label >= 0 or bool(sample.actions)

@@ -100,47 +100,25 @@ def show_table(
 
 
 @contextmanager
-def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, if that is a terminal; yields report(done, total)."""
+def progress_bar(name: str, note: str = "") -> Iterator[Callable[..., None]]:
+    """A bar with the rate on standard error, if that is a terminal.
+
+    Yields report(done, total, broken=None). note: what is told until then.
+    """
     console = Console(stderr=True)
-    rate = TextColumn("{task.fields[rate]}")
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    told = TextColumn("{task.fields[note]}")
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), told, TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task(name, total=None, rate="")
-        begun: list[int] = []  # what was done before
+        task = bar.add_task(name, total=None, note=note)
+        began: list[tuple[float, int]] = []  # of the first report: when, and what was done before
 
-        def report(done: int, total: int) -> None:
-            begun.append(done) if not begun else None
-            speed = (done - begun[0]) / max(bar.tasks[0].elapsed or 0.0, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s")
-
-        yield report
-
-
-@contextmanager
-def files_bar(name: str) -> Iterator[Callable[[int, int, int], None]]:
-    """The same for files, with their rate; yields report(done, total, broken ones)."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(name, total=None, note="starting workers")
-        began: list[tuple[float, int]] = []  # when the first file came, and which one it was
-
-        def report(done: int, total: int, broken: int) -> None:
+        def report(done: int, total: int, broken: int | None = None) -> None:
             began[:] = began or [(time.monotonic(), done)]
             rate = (done - began[0][1]) / max(time.monotonic() - began[0][0], 1e-3)
-            note = f"{rate:.1f} files/s, {broken} broken"
-            bar.update(task, completed=done, total=total, note=note)
+            words = f"{rate:.1f}/s" + ("" if broken is None else f", {broken} broken")
+            bar.update(task, completed=done, total=total, note=words)
 
         yield report
 

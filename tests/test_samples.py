@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nonlocalnet.errors import UserError
-from nonlocalnet.samples import Action, Sample, Split, inside, join, present
+from nonlocalnet.samples import Action, Sample, Split, inside, join, multi_hot, present
 
 SAMPLES = (
     Sample("/data/a/1.mp4", 0, "1"),
@@ -75,6 +75,13 @@ def test_present() -> None:
     assert present(actions, 5, 2.1, 3.9).tolist() == [0, 0, 0, 1, 0]
     assert present(actions, 5).tolist() == [1, 0, 1, 1, 0]
     assert torch.equal(present((), 2, 0.0, math.inf), torch.zeros(2))
+
+
+def test_multi_hot() -> None:
+    part = Sample("a", -1, "a", 2.5, 3.0, (Action(0, 1.0, 2.0), Action(2, 2.0, 9.0)))
+    assert multi_hot(part, 4).tolist() == [0, 0, 1, 0]
+    assert multi_hot(Sample("a", 3, "a", start=1.0), 4).tolist() == [0, 0, 0, 1]
+    assert multi_hot(Sample("a", -1, "a"), 2).tolist() == [0, 0]
 
 
 def test_labels() -> None:

@@ -60,6 +60,15 @@ def test_figures_of_several_labels() -> None:
     assert json.loads(result.to_json())["mean_average_precision"][1]["name"] == "10 clips × 3 crops"
 
 
+def test_a_part_has_the_labels_of_its_seconds() -> None:
+    """In a test as in a validation: actions before and after the part that is meant are not its."""
+    actions = (Action(0, 0.0, 2.0), Action(1, 5.0, 6.0), Action(2))
+    parts = ((0.0, 3.0), (3.0, 4.0), (4.0, 9.0))
+    samples = tuple(Sample("/v.mp4", -1, "v", a, b, actions) for a, b in parts)
+    result = Scores(CLASSES, RULES[:1], samples, torch.rand(1, 3, 3), "sigmoid").tags()
+    assert result.counts == (1, 1, 3)
+
+
 def test_fusion_is_the_weighted_mean() -> None:
     one, other = scores(1), scores(2)
     fused = fuse([one, other], [3, 1])

@@ -11,7 +11,7 @@ from ..card import card_of
 from ..datasets import Broken, ViewDataset
 from ..errors import UserError
 from ..evaluate import class_names, match_classes
-from ..samples import Sample, Split
+from ..samples import Sample, split_of
 from ..scoring import aggregate, load, score
 from .remarks import Remark
 from .reports import Checked
@@ -80,7 +80,5 @@ def _words(samples: list[Sample], trained: set[str]) -> list[str]:
 
 def _trained_on(run: Path) -> set[str]:
     """The paths that a run was trained on; none for a network without its split."""
-    file = (run if run.is_dir() else run.parent) / "split.json"
-    if not file.is_file():
-        return set()
-    return {sample.path for sample in Split.from_json(file.read_text("utf-8")).train}
+    split = split_of(run if run.is_dir() else run.parent)
+    return {sample.path for sample in split.train} if split else set()

@@ -124,12 +124,11 @@ def _is_timed(words: Sequence[str]) -> bool:
 
 
 def _cells(sample: Sample, side: str, classes: Sequence[str], folder: Path) -> dict[str, Any]:
-    actions = sample.actions or ([Action(sample.label)] if sample.label >= 0 else [])
     path = sample.path
     return {
         "path": path if is_address(path) else Path(os.path.relpath(path, folder)).as_posix(),
         "label": classes[sample.label] if sample.label >= 0 else "",
-        "labels": ";".join(_action(action, classes) for action in actions),
+        "labels": ";".join(_action(action, classes) for action in sample.seen),
         "split": side,
         "start": _seconds(sample.start) if sample.start > 0 else "",
         "end": _seconds(sample.end) if sample.end < math.inf else "",

@@ -20,12 +20,12 @@ from ..listings.read import is_folder, read_data
 from ..machine import Machine, clips_that_fit, this_machine
 from ..models import MODELS, create_model
 from ..recipes import FREE, Recipe, check
-from ..samples import Sample, Split
+from ..samples import SPLIT, Sample, Split
 from . import checkpoint
 from .norms import synchronize
 from .plan import Plan, derive
 from .prepare import asleep, describe_start, freeze, make_network, make_optimizer, start_from
-from .state import BEST, LAST, RECIPE, SPLIT, Run, State, restore
+from .state import BEST, LAST, RECIPE, Run, State, restore
 from .watch import Watch
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.wrappers import _FabricModule
 
-BEST, LAST, RECIPE, SPLIT = "model.safetensors", "last.ckpt", "recipe.json", "split.json"
+BEST, LAST, RECIPE = "model.safetensors", "last.ckpt", "recipe.json"
 
 
 @dataclass

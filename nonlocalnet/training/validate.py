@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..card import Activation, card_of
 from ..datasets import Broken, Views
 from ..recipes import Loss
-from ..samples import Sample, present
+from ..samples import Sample, multi_hot
 from ..scoring import score
 from ..transforms import normalize
 from .interrupt import Starved, Stop
@@ -83,7 +83,7 @@ def _target(sample: Sample, classes: int) -> Tensor:
     """The label; or (K,), what is seen anywhere in the video [PySlowFast, Charades]."""
     if sample.label >= 0:
         return torch.tensor(sample.label)
-    return present(sample.actions, classes, sample.start, sample.end)
+    return multi_hot(sample, classes)
 
 
 def _grouped(
