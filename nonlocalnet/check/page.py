@@ -132,7 +132,7 @@ def _counted(head: str, counter: Counter[str]) -> Markup:
 def _histogram(label: str, values: Sequence[float]) -> Markup:
     """Counts in bins of equal width, up to the 99th percentile; what lies beyond is in the last."""
     data = np.asarray(values, dtype=np.float64)
-    low, high = float(data.min()), float(np.percentile(data, 99))
+    low, high = float(data.min()), float(np.percentile(data, 99, method="higher"))
     if high <= low:
         return element("figure", element("h3", label), element("p", f"all {low:g}"))
     counts, edges = np.histogram(np.minimum(data, high), BINS, (low, high))
