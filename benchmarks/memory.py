@@ -16,7 +16,7 @@ from goals import BOTH
 from measure import command_line, peak, report, spread
 
 from nonlocalnet import NonLocalBlock, non_local
-from nonlocalnet.block import Subsample
+from nonlocalnet.block_options import Subsample
 
 # function: N and the width of g
 SIZES = {

@@ -26,6 +26,7 @@ from .errors import UserError
 from .layers import Grid
 from .look import Cell, Key, Look, Point, centre_of, shares
 from .mobilenet import MobileNet3d
+from .positions import visible
 from .resnet import ResNet3d
 from .surgery import blocks
 
@@ -142,7 +143,9 @@ class _Scene:
 
     def row(self, cell: Cell, weights: Tensor) -> Tensor:
         """The shares of the keys that a query sees, (Q,): comparable between queries."""
-        return shares(weights[_visible(self.block, cell)].flatten())
+        block = self.block
+        seen = visible(cell, block.mode, block.temporal_group, block.causal)
+        return shares(weights[seen].flatten())
 
     def look(
         self, sample: int, point: Point, cell: Cell, weights: Tensor, average: Tensor, top: int
@@ -299,18 +302,6 @@ def _point(query: Sequence[float], size: Cell, unit: Unit) -> Point:
             f" {frames} frames of {height} x {width}"
         )
     return point[0], point[1], point[2]
-
-
-def _visible(block: NonLocalBlock, cell: Cell) -> Box:
-    """The part of the grid of keys that a query at this cell sees."""
-    everything = slice(None)
-    t, h, w = cell
-    if block.mode == "time":
-        return everything, slice(h, h + 1), slice(w, w + 1)
-    if block.temporal_group is not None:
-        first = t // block.temporal_group * block.temporal_group
-        return slice(first, first + block.temporal_group), everything, everything
-    return everything, everything, everything
 
 
 def _spread(cells: Cell) -> list[Cell]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .block_options import Init, Norm, Subsample, ZeroInit, check_options
+from .causal import of_newest, over_clip
 from .linear import (
     FrozenBatchNorm,
     Layer,
@@ -28,29 +30,21 @@ from .ops import (
     find_pairwise,
     non_local,
 )
-from .positions import Mode, fold, locate, pool, to_grid, to_rows, to_tokens, unfold, window
+from .positions import (
+    Mode,
+    fold,
+    locate,
+    pool,
+    to_grid,
+    to_rows,
+    to_tokens,
+    unfold,
+    visible,
+    window,
+)
 
-Subsample = Literal["before", "after", "none"]
-Norm = Literal["batch", "frozen", "none"]
-ZeroInit = Literal["norm", "out", "none"]
-Init = Literal["normal", "msra"]
 Options = tuple[str | Pairwise | Scores, float | None, Tensor | None]  # pairwise, scale, w_f
-
-
-class BlockOptions(TypedDict, total=False):
-    """The keyword arguments of `NonLocalBlock`, for functions that hand them on."""
-
-    inner: int | None
-    pairwise: str | Pairwise | Scores
-    mode: Mode
-    subsample: Subsample
-    scale: float | Literal["1/sqrt(d)"] | None
-    norm: Norm
-    zero_init: ZeroInit | None
-    out_bias: bool
-    temporal_group: int | None
-    init: Init
-    cells: tuple[int, ...] | None
+Keys = tuple[Tensor, Tensor, Tensor]  # phi and g of earlier frames, how many there are
 
 
 class NonLocalBlock(nn.Module):
@@ -85,6 +79,8 @@ class NonLocalBlock(nn.Module):
         out_bias: whether W_z has a bias; MMAction2 has none.
         temporal_group: only frames of the same group of this many see each other (Caffe2's
             long-clip models use 4 in res3). None: no groups.
+        causal: W; a query sees the keys of its own frame and of the W - 1 before it, so that the
+            network can run frame by frame (`step`). None: frames to come are seen too.
         init: of theta, phi, g (and W_z unless zero). "normal": N(0, 0.01^2), Caffe2 and mmcv;
             "msra": the paper's sentence, PySlowFast.
         cells: how many positions one pooled key stands for, per axis. None: the paper's (1, 2, 2),
@@ -107,36 +103,14 @@ class NonLocalBlock(nn.Module):
         zero_init: ZeroInit | None = None,
         out_bias: bool = True,
         temporal_group: int | None = None,
+        causal: int | None = None,
         init: Init = "normal",
         cells: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        _one_of("mode", mode, Mode)
-        _one_of("subsample", subsample, Subsample)
-        _one_of("norm", norm, Norm)
-        _one_of("init", init, Init)
         if zero_init is None:
             zero_init = "norm" if norm == "batch" else "out"
-        _one_of("zero_init", zero_init, ZeroInit)
-        if zero_init == "norm" and norm != "batch":
-            why = "would keep its gradient zero for ever" if norm == "frozen" else "does not exist"
-            raise ValueError(
-                f"norm={norm!r} with zero_init='norm': the gain of a {norm!r} norm {why};"
-                " use zero_init='out'"
-            )
-        if cells is not None and (min(cells, default=0) < 1 or len(cells) > 3):
-            raise ValueError(f"cells are one to three positive numbers, not {cells!r}")
-        folds = mode != "spacetime" or temporal_group is not None
-        if cells is not None and folds and (len(cells) != 3 or cells[0] != 1):
-            raise ValueError(
-                f"mode={mode!r} and temporal_group={temporal_group} tell frames apart, so keys are"
-                f" pooled in space alone: cells=(1, h, w), not {cells!r}"
-            )
-        if temporal_group is not None and (mode != "spacetime" or temporal_group < 1):
-            raise ValueError(
-                "temporal_group is a positive number of frames and belongs to mode='spacetime';"
-                f" it came as {temporal_group} with mode={mode!r}"
-            )
+        check_options(mode, subsample, norm, zero_init, temporal_group, causal, init, cells)
         function = find_pairwise(pairwise)
         inner = max(1, channels // 2) if inner is None else inner
         if channels < 1 or inner < 1:
@@ -146,6 +120,7 @@ class NonLocalBlock(nn.Module):
         self.subsample: Subsample = "none" if mode == "time" else subsample
         self.cells = None if cells is None else tuple(cells)
         self.temporal_group = 1 if mode == "space" else temporal_group
+        self.causal = causal
         width = inner if function.embedded else channels
         if isinstance(scale, str) and scale != "1/sqrt(d)":
             raise ValueError(f"scale is None, a number or '1/sqrt(d)', not {scale!r}")
@@ -193,27 +168,73 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *positions) -> the same shape, in x's memory layout."""
-        if not is_plain(self.out):
-            z = self.out(self.response(x))  # (N, P, inner) -> (N, P, C)
-            return x + to_grid(normed(z, self.norm), x.shape[2:])
         theta, phi, g, function = self._operands(x)
-        weight, bias, norm = with_norm(self.out, self.norm)
-        if self.mode != "time" and self.temporal_group is None:
-            left, right = factors(theta, phi, g, weight.mT, *function)
-        else:  # groups of positions, whose results go back to their places first
-            left, right = self._unfold(non_local(theta, phi, g, *function), x), weight.mT
-        if norm is None:
-            return add_product(x, left, right, bias)
-        return add_normed(x, norm, left, right, bias)
-
-    def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
-        return unfold(y, x.shape, self.mode, self.temporal_group)
+        all_see_all = self.mode == "spacetime" and self.temporal_group is self.causal is None
+        if all_see_all and is_plain(self.out):
+            weight, bias, norm = with_norm(self.out, self.norm)
+            return _added(x, norm, *factors(theta, phi, g, weight.mT, *function), bias)
+        return self._add(x, self._sum(x, theta, phi, g, function))
 
     def response(self, x: Tensor) -> Tensor:
         """The operation's result y before W_z: (N, C, *positions) -> (N, P, inner)."""
-        theta, phi, g = self.embed(x)
-        y = non_local(theta, phi, g, self.pairwise, self.scale, self.w_f)
-        return self._unfold(y, x)
+        theta, phi, g = self._embed(x, self.theta, self.phi)
+        return self._sum(x, theta, phi, g, (self.pairwise, self.scale, self.w_f))
+
+    def step(self, x: Tensor, keys: Keys | None = None) -> tuple[Tensor, Keys]:
+        """One frame of a causal block: (N, C, 1, H, W) and what was seen before -> z, what is seen.
+
+        keys: phi (N, (W - 1) Q, C) and g (N, (W - 1) Q, inner) of the frames before, oldest first,
+            and how many of these frames each stream has seen (N,) int64; all of a stream's are
+            zero where it begins, as for None. phi is one number wide for concatenation, of which
+            only w_f . phi is needed.
+
+        Frame by frame it gives what `forward` gives for the whole clip.
+
+        Raises ValueError if the block is not causal, for more frames than one, and for keys of
+        other features.
+        """
+        if self.causal is None or x.dim() != 5 or x.shape[2] != 1:
+            raise ValueError(
+                "a step takes one frame (N, C, 1, H, W) through a causal block; the features came"
+                f" as {tuple(x.shape)} and the block has causal={self.causal}"
+            )
+        theta, phi, g, function = self._operands(x)
+        n, q, window, past = x.shape[0], phi.shape[1], self.causal, self.causal - 1
+        if keys is None:
+            begin = torch.zeros(n, dtype=torch.int64, device=x.device)
+            none = (f.new_zeros(n, past * q, f.shape[2]) for f in (phi, g))
+            keys = next(none), next(none), begin
+        want = n, past * q, phi.shape[2]
+        if keys[0].shape != want:
+            raise ValueError(
+                f"the keys of the {past} frames before these are {want}; they came as"
+                f" {tuple(keys[0].shape)}: begin anew with keys=None"
+            )
+        phi, g = torch.cat([keys[0], phi], 1), torch.cat([keys[1], g], 1)  # (N, W Q, ...)
+        age = torch.arange(past, -1, -1, device=x.device)  # frames ago, oldest first
+        there = (age <= keys[2].unsqueeze(1)).unsqueeze(2).expand(-1, -1, q).flatten(1)  # (N, W Q)
+        kept = phi[:, q:], g[:, q:], (keys[2] + 1).clamp(max=past)
+        theta = fold(theta, 1, self.mode, None)
+        phi, g, there = (fold(t, window, self.mode, None) for t in (phi, g, there.unsqueeze(2)))
+        y = of_newest(theta, phi, g, there.squeeze(2), *function)
+        return self._add(x, unfold(y, x.shape, self.mode, None)), kept
+
+    def _sum(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor, function: Options) -> Tensor:
+        """Eq. 1 over what each query sees, (N, P, inner), from the embeddings of all positions."""
+        frames, mode, group = x.shape[2], self.mode, self.temporal_group
+        theta, phi, g = (fold(t, frames, mode, group) for t in (theta, phi, g))
+        if self.causal is None:
+            y = non_local(theta, phi, g, *function)
+        else:
+            y = over_clip(theta, phi, g, frames, self.causal, *function)
+        return unfold(y, x.shape, mode, group)
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Eq. 6: z of the block's input and the operation's result y (N, P, inner)."""
+        if not is_plain(self.out):
+            return x + to_grid(normed(self.out(y), self.norm), x.shape[2:])
+        weight, bias, norm = with_norm(self.out, self.norm)
+        return _added(x, norm, y, weight.mT, bias)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta, phi and g of x, folded so that only positions that see each other share a row.
@@ -221,7 +242,9 @@ class NonLocalBlock(nn.Module):
         (N, C, *positions) -> (N', P', inner), (N', Q', inner), (N', Q', inner) where N' is N, or
         N times the number of frame groups ("space", temporal_group) or of places ("time").
         """
-        return self._embed(x, self.theta, self.phi)
+        parts = self._embed(x, self.theta, self.phi)
+        theta, phi, g = (fold(t, x.shape[2], self.mode, self.temporal_group) for t in parts)
+        return theta, phi, g
 
     def _embed(
         self, x: Tensor, theta_of: Layer | None, phi_of: Layer | None
@@ -237,13 +260,7 @@ class NonLocalBlock(nn.Module):
             keys = to_rows(pool(x, self.cells)) if self.subsample == "before" else tokens
             phi = keys if phi_of is None else phi_of(keys)
             g = self.g(keys)
-        frames = x.shape[2]
-        mode, group = self.mode, self.temporal_group
-        return (
-            fold(theta, frames, mode, group),
-            fold(phi, frames, mode, group),
-            fold(g, frames, mode, group),
-        )
+        return theta, phi, g
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Options]:
         """What Eq. 1 is computed from. For concatenation, a = w_f . theta is one channel wide:
@@ -253,7 +270,7 @@ class NonLocalBlock(nn.Module):
         """
         plain = is_plain(self.theta) and is_plain(self.phi)
         if self.w_f is None or self.pairwise != "concatenation" or not plain:
-            return *self.embed(x), (self.pairwise, self.scale, self.w_f)
+            return *self._embed(x, self.theta, self.phi), (self.pairwise, self.scale, self.w_f)
         left, right = self.w_f.unsqueeze(0).split(self.inner, dim=1)  # (1, inner) each
         theta_of, phi_of = followed(self.theta, left), self.phi
         narrow: Options = NARROW_CONCATENATION, None, None
@@ -280,9 +297,13 @@ class NonLocalBlock(nn.Module):
         keys = self.key_grid(grid)
         out = x.new_zeros(n, len(queries), *keys)
         for i, query in enumerate(queries):
-            own, row, seen = locate(query, grid, self.mode, self.temporal_group)
+            own, row = locate(query, grid, self.mode, self.temporal_group)
+            seen = visible(query, self.mode, self.temporal_group, self.causal)
             one = theta[:, own, row : row + 1]  # (N, 1, C)
-            weights = attention_rows(one, phi[:, own], self.pairwise, self.scale, self.w_f)
+            there = phi[:, own]
+            if self.causal is not None:
+                there = there.unflatten(1, (grid[0], -1))[:, seen[0]].flatten(1, 2)
+            weights = attention_rows(one, there, self.pairwise, self.scale, self.w_f)
             part = out[:, i][(slice(None), *seen)]
             part.copy_(weights.reshape(part.shape))
         return out
@@ -309,6 +330,8 @@ class NonLocalBlock(nn.Module):
             text += f", scale={self.scale:.4g}"
         if self.temporal_group is not None and self.mode != "space":
             text += f", temporal_group={self.temporal_group}"
+        if self.causal is not None:
+            text += f", causal={self.causal}"
         return text
 
     def _check(self, x: Tensor) -> None:
@@ -317,10 +340,10 @@ class NonLocalBlock(nn.Module):
                 f"this block takes features (N, {self.channels}, *positions) with one to three"
                 f" axes of positions; they came as {tuple(x.shape)}"
             )
-        folds = self.mode != "spacetime" or self.temporal_group is not None
-        if folds and x.dim() != 5:
+        groups = self.temporal_group, self.causal
+        if (self.mode != "spacetime" or groups != (None, None)) and x.dim() != 5:
             raise ValueError(
-                f"mode {self.mode!r} or a temporal_group tells frames apart, so it takes"
+                f"mode {self.mode!r}, a temporal_group or causal tells frames apart, so it takes"
                 f" (N, C, T, H, W); features came as {tuple(x.shape)}"
             )
         if self.temporal_group is not None and x.shape[2] % self.temporal_group:
@@ -329,7 +352,10 @@ class NonLocalBlock(nn.Module):
             )
 
 
-def _one_of(name: str, value: str, choice: object) -> None:
-    allowed = choice.__args__  # type: ignore[attr-defined]
-    if value not in allowed:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
+def _added(
+    x: Tensor, norm: nn.Module | None, left: Tensor, right: Tensor, bias: Tensor | None
+) -> Tensor:
+    """x + norm(left @ right + bias), rows of positions going back to x's grid."""
+    if norm is None:
+        return add_product(x, left, right, bias)
+    return add_normed(x, norm, left, right, bias)

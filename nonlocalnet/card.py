@@ -51,6 +51,8 @@ class Card:
     starts: Starts = "fit"  # of test clips, see `clips.Dense`, as for window and rate
     window: Window = "span"
     rate: float = 0.0
+    # seconds from one frame of a training clip to the next, the median over videos; 0: not known
+    gap: float = 0.0
     # how they look; colours are RGB, mean and std on the scale 0..1
     short_side: int = 256
     crop: int = 224
@@ -80,6 +82,8 @@ class Card:
             raise UserError(f"a card's crops are one of {CROPS}, not {self.crops!r}")
         if not isinstance(self.rate, int | float) or not 0 <= self.rate < 1e6:
             raise UserError(f"a card's rate is a number of frames per second, not {self.rate!r}")
+        if not isinstance(self.gap, int | float) or not 0 <= self.gap < 1e6:
+            raise UserError(f"a card's gap is a number of seconds, not {self.gap!r}")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(allowed):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import PositionalRequiredArgs, arg
 
-from .block import Norm, Subsample
+from .block_options import Norm, Subsample
 from .card import WHOLE
 from .errors import UserError
 from .listings.data import Data

@@ -19,7 +19,7 @@ from typing import Any, Literal, Unpack
 
 from torch import nn
 
-from .block import BlockOptions
+from .block_options import BlockOptions
 from .card import Card, set_card
 from .head import Head
 from .layers import BackboneNorm

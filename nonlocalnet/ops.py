@@ -95,7 +95,8 @@ def non_local(
         return g.new_zeros(theta.shape[0], theta.shape[1], g.shape[2])
     if function.total is not None:
         return function.total(theta, phi, g)
-    at_once = max(1, PAIRS_AT_ONCE // (theta.shape[0] * phi.shape[1]))
+    exporting = torch.compiler.is_exporting()  # then a number that serves every batch
+    at_once = 320 if exporting else max(1, PAIRS_AT_ONCE // (theta.shape[0] * phi.shape[1]))
     return _by_rows(theta, phi, g, function, at_once)
 
 

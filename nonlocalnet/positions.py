@@ -52,8 +52,8 @@ def unfold(y: Tensor, shape: Sequence[int], mode: Mode, group: int | None) -> Te
 
 def locate(
     query: Sequence[int], grid: Sequence[int], mode: Mode, group: int | None
-) -> tuple[int, int, tuple[slice, ...]]:
-    """Where a position lies after `fold`: its fold, its row, and the part of the keys it sees.
+) -> tuple[int, int]:
+    """Where a position lies after `fold`: its fold, and its row there.
 
     Raises `ValueError` if it does not lie on the grid.
     """
@@ -64,12 +64,31 @@ def locate(
         flat = flat * s + q
     if mode == "time":
         t, h, w = query
-        return h * grid[2] + w, t, (slice(None), slice(h, h + 1), slice(w, w + 1))
+        return h * grid[2] + w, t
     if group is not None:
         own = query[0] // group
-        row = flat - own * group * grid[1] * grid[2]
-        return own, row, (slice(own * group, (own + 1) * group), slice(None), slice(None))
-    return 0, flat, (slice(None),) * len(grid)
+        return own, flat - own * group * grid[1] * grid[2]
+    return 0, flat
+
+
+def visible(
+    query: Sequence[int], mode: Mode, group: int | None, causal: int | None = None
+) -> tuple[slice, ...]:
+    """The part of the grid of keys that a position sees, a slice per axis.
+
+    group: frames that see each other. causal: how many frames are seen, its own the last.
+    """
+    if len(query) != 3:
+        return (slice(None),) * len(query)
+    t, h, w = query
+    frames = slice(None)
+    if group is not None:
+        frames = slice(t // group * group, (t // group + 1) * group)
+    elif causal is not None:
+        frames = slice(max(0, t - causal + 1), t + 1)
+    if mode == "time":
+        return frames, slice(h, h + 1), slice(w, w + 1)
+    return frames, slice(None), slice(None)
 
 
 def window(grid: Sequence[int], cells: Sequence[int] | None = None) -> tuple[int, ...]:

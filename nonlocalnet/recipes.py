@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from .block import Init, Norm, Subsample, ZeroInit
+from .block_options import Init, Norm, Subsample, ZeroInit
 from .card import CROPS, Aggregate, Beyond, Cropping, Sampling, Starts, Window
 from .errors import UserError
 from .head import Head

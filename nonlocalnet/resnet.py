@@ -22,6 +22,7 @@ from .layers import (
     MaxPool3d,
     Triple,
     grid_of,
+    to_frames,
 )
 
 StrideOn = Literal["3x3", "1x1"]
@@ -252,7 +253,24 @@ class ResNet3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (N, 3, T, H, W), normalised -> logits (N, classes)."""
-        x = places(self.features(x), self.head)  # (N, C, T, H, W) -> (N, places, C)
+        return self._classify(self.features(x))
+
+    def frames(self, x: Tensor) -> Tensor:
+        """The logits of each frame by itself: (N, 3, T, H, W) -> (N, T, classes).
+
+        Raises ValueError if the network halves time on the way.
+        """
+        y = self.features(x)
+        if y.shape[2] != x.shape[2]:
+            raise ValueError(
+                f"this network makes {y.shape[2]} frames of {x.shape[2]}, so that none has logits"
+                " of its own; the stem 'image' keeps them all"
+            )
+        each = to_frames(y).unsqueeze(2)  # (N, C, T, H, W) -> (N T, C, 1, H, W)
+        return self._classify(each).unflatten(0, (x.shape[0], x.shape[2]))
+
+    def _classify(self, x: Tensor) -> Tensor:
+        x = places(x, self.head)  # (N, C, T, H, W) -> (N, places, C)
         return join(self.fc(self.dropout(x)), self.head)
 
     def features(self, x: Tensor) -> Tensor:

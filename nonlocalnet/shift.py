@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Direction = Literal["both", "past"]
@@ -59,13 +60,41 @@ class TemporalShift(nn.Module):
         clips = x.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T, H, W), a view
         return self._shift(clips).transpose(1, 2).flatten(0, 1)
 
-    def _shift(self, x: Tensor) -> Tensor:
+    def step(self, x: Tensor, cache: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One frame (N, C, 1, H, W) or (N, C, H, W) and what the last one left -> shifted, cache.
+
+        cache: channels [0, C/n) of the frame before, (N, C/n, ...); zero where a stream begins, as
+            for None. Frame by frame it gives what `forward` gives for the whole clip.
+
+        Raises ValueError if the shift is from the future too, for more frames than one, and for a
+        cache of other features.
+        """
+        if self.direction != "past":
+            raise ValueError("half of this shift comes from the next frame: use direction='past'")
+        if x.dim() == 5 and x.shape[2] != 1:
+            raise ValueError(f"a step takes one frame, features came as {tuple(x.shape)}")
+        fold = self._fold(x)
+        now = x[:, :fold].clone()  # a view would hold, and share, all of x
+        if cache is None:
+            cache = torch.zeros_like(now)
+        if cache.shape != now.shape:
+            raise ValueError(
+                f"the cache of these features is {tuple(now.shape)}; it came as"
+                f" {tuple(cache.shape)}: begin anew with cache=None"
+            )
+        return torch.cat([cache, x[:, fold:]], 1), now
+
+    def _fold(self, x: Tensor) -> int:
         fold = x.shape[1] // self.fraction
         if fold == 0:
             raise ValueError(
                 f"1/{self.fraction} of {x.shape[1]} channels is none: shift where there are more,"
                 " or lower fraction"
             )
+        return fold
+
+    def _shift(self, x: Tensor) -> Tensor:
+        fold = self._fold(x)
         out = x.clone()
         if self.direction == "past":
             out[:, :fold, 1:] = x[:, :fold, :-1]

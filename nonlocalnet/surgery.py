@@ -13,7 +13,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from .block import BlockOptions, NonLocalBlock
+from .block import NonLocalBlock
+from .block_options import BlockOptions
 from .modes import evaluating
 from .shift import Direction, TemporalShift
 from .twins import is_flat, refuse_shared_weights, twin_of

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from ..block import BlockOptions
+from ..block_options import BlockOptions
 from ..card import card_of, set_card
 from ..errors import UserError
 from ..layers import Affine3d

@@ -8,7 +8,8 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from ..block import BlockOptions, NonLocalBlock
+from ..block import NonLocalBlock
+from ..block_options import BlockOptions
 from ..errors import UserError
 from . import alexhex7, mmaction2, pyslowfast
 from .assemble import fitted

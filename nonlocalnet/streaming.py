@@ -1,0 +1,164 @@
+"""One frame at a time: `logits, state = stream(frame, state)`, the state a plain tuple of tensors.
+
+A network whose shifts come from the past and whose blocks are causal needs, of the frames before,
+a few features each (C/8 channels of a shift, the keys of a block's last frames). Carried from call
+to call, they make frame by frame the same logits as the whole clip at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .block import NonLocalBlock
+from .card import Card
+from .errors import UserError
+from .shift import TemporalShift
+
+State = tuple[Tensor, ...]
+
+
+class Streaming(nn.Module):
+    """A copy of a network that takes the frames of N streams one by one.
+
+        stream = Streaming(load("runs/online"))
+        state = None
+        for frame in frames:                       # (N, 3, H, W), normalised
+            logits, state = stream(frame, state)   # (N, K), of this frame
+
+    The mean of the logits over the frames of a clip is what the network gives for the clip. The
+    state belongs to the caller: it can be copied, stored, moved and mixed, `restart` lets some of
+    the streams begin anew, and nothing of it stays in here. Its tensors, named in `names`, have
+    the streams as their first axis; all zeros is a stream that has seen nothing.
+
+    Streams at once are rows of the batch; calls at once from several threads need one copy each.
+
+    Args:
+        model: a network for clips (N, 3, T, H, W) whose every layer sees the past alone, or a 2-D
+            network for frames (N, 3, H, W), shifted or not. It is copied, and in eval mode.
+
+    Raises:
+        UserError: layers that look ahead or mix frames, each by name, with what to use instead.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._flat = not any(isinstance(m, nn.Conv3d) for m in model.modules())
+        ahead = [f"{name} {why}" for name, why in _looks_ahead(model, self._flat)]
+        if ahead:
+            more = f", and {len(ahead) - 3} more" if len(ahead) > 3 else ""
+            raise UserError(
+                f"this {type(model).__name__} cannot run frame by frame: {'; '.join(ahead[:3])}"
+                f"{more}. Train an online network: a tsm_ model with --shift online, and --causal"
+                " for its blocks"
+            )
+        self.model = copy.deepcopy(model).eval()
+        card = getattr(model, "card", None)
+        if isinstance(card, Card):
+            self.card = card
+        self._carried: dict[str, _Carried] = {}
+        for name, module in list(self.model.named_modules()):
+            if isinstance(module, TemporalShift) or _remembers(module):
+                self._carried[name] = _Carried(module)
+                parent, _, child = name.rpartition(".")
+                setattr(self.model.get_submodule(parent), child, self._carried[name])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name per tensor of the state: "layer1.0.conv1.temporal_shift.cache" and the like."""
+        return tuple(
+            f"{name}.{part}" for name, carried in self._carried.items() for part in carried.parts
+        )
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Frames (N, 3, H, W), one of each stream, and the state -> logits (N, K), the next state.
+
+        state: None where all streams begin. Raises ValueError for frames of another shape, and for
+        a state that is not one of this network and this number of streams.
+        """
+        if frame.dim() != 4:
+            raise ValueError(f"frames are (N, 3, H, W), one per stream, not {tuple(frame.shape)}")
+        parts = None if state is None else self._parts(frame, state)
+        for carried in self._carried.values():
+            carried.state = None if parts is None else next(parts)
+        try:
+            logits = self._logits(frame)
+            after = tuple(t for carried in self._carried.values() for t in carried.state or ())
+        finally:
+            for carried in self._carried.values():
+                carried.state = None
+        return logits, after
+
+    def start(self, frame: Tensor) -> State:
+        """The state of streams that have seen nothing, for frames of this shape, type and place."""
+        with torch.no_grad():
+            return tuple(torch.zeros_like(t) for t in self(frame)[1])
+
+    def _logits(self, frame: Tensor) -> Tensor:
+        frames = getattr(self.model, "frames", None)
+        if callable(frames):  # (N, 3, 1, H, W) -> (N, 1, K)
+            return frames(frame.unsqueeze(2)).squeeze(1)
+        return self.model(frame if self._flat else frame.unsqueeze(2))
+
+    def _parts(self, frame: Tensor, state: State) -> Iterator[State]:
+        """The state of each layer that carries one."""
+        n = frame.shape[0]  # not len(), which would make a number of it in a graph
+        if len(state) != len(self.names) or any(t.shape[0] != n for t in state):
+            raise ValueError(
+                f"the state of {n} streams is {len(self.names)} tensors whose first axis is {n};"
+                f" it came as {[tuple(t.shape) for t in state]}: begin anew with state=None"
+            )
+        rest = iter(state)
+        return (
+            tuple(next(rest) for _ in carried.parts) for carried in tuple(self._carried.values())
+        )
+
+
+def restart(state: State, which: Tensor) -> State:
+    """The state with some of its streams at their beginning; which: (N,) bool."""
+    return tuple(t.masked_fill(which.view(-1, *[1] * (t.dim() - 1)), 0) for t in state)
+
+
+class _Carried(nn.Module):
+    """A layer whose memory is put in before a call of the network, and taken out after it."""
+
+    def __init__(self, layer: TemporalShift | NonLocalBlock) -> None:
+        super().__init__()
+        self.layer = layer
+        self.state: State | None = None
+        shifts = isinstance(layer, TemporalShift)
+        self.parts = ("cache",) if shifts else ("keys", "values", "seen")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.layer, TemporalShift):
+            y, cache = self.layer.step(x, *self.state or ())
+            self.state = (cache,)
+            return y
+        y, self.state = self.layer.step(x, self.state)  # type: ignore[arg-type]
+        return y
+
+
+def _remembers(module: nn.Module) -> bool:
+    return isinstance(module, NonLocalBlock) and module.causal is not None
+
+
+def _looks_ahead(model: nn.Module, flat: bool) -> Iterator[tuple[str, str]]:
+    """The layers that need more than the frame at hand and what `_Carried` keeps, and why.
+
+    flat: the network is 2-D, its batch holds frames, and a block sees one of them.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, TemporalShift) and module.direction != "past":
+            yield name, "is a shift from the next frame too"
+        elif isinstance(module, NonLocalBlock):
+            if not (flat or module.mode == "space" or module.causal is not None):
+                yield name, "is a block that sees all frames"
+        elif isinstance(module, nn.Conv3d | nn.MaxPool3d | nn.AvgPool3d):
+            for what in ("kernel", "stride"):
+                size = getattr(module, f"{what}_size" if what == "kernel" else what)
+                if (size if isinstance(size, int) else size[0]) > 1:
+                    yield name, f"has a {what} of several frames"
+                    break
