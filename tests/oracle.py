@@ -56,6 +56,7 @@ def block(
     scale: float = 1.0,
     group: int | None = None,
     cells: tuple[int, ...] | None = None,
+    causal: int | None = None,
 ) -> Tensor:
     """y of a non-local block before its output convolution, (N, C, *positions) -> same, C' wide.
 
@@ -93,6 +94,10 @@ def block(
         elif group is not None:
             first = int(position[0]) // group * group
             seen_phi, seen_g = (t[:, :, first : first + group] for t in (phi, g))
+        if causal is not None:  # its own frame and those before it, of what the mode lets it see
+            last = int(position[0])
+            frames = slice(max(0, last + 1 - causal), last + 1)
+            seen_phi, seen_g = seen_phi[:, :, frames], seen_g[:, :, frames]
         y = non_local(
             theta[at].unsqueeze(1),
             seen_phi.flatten(2).transpose(1, 2),

@@ -58,16 +58,65 @@ def test_equals_the_paper_in_value_and_gradient(
     x = draw(SHAPES[dim]).requires_grad_()
     ours = block(x)
     theirs = reference(block, x, mode=mode, subsample=subsample)
+    same_value_and_gradient(ours, theirs, [x, *block.parameters()])
+
+
+def same_value_and_gradient(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
     torch.testing.assert_close(ours, theirs, **EXACT)
-    inputs = [x, *block.parameters()]
     # all but the output's bias, which the norm takes away: its gradient is rounding around 0
-    upstream = draw(tuple(x.shape), seed=2)
+    upstream = draw(tuple(ours.shape), seed=2)
     for a, b in zip(
         torch.autograd.grad(ours, inputs, upstream),
         torch.autograd.grad(theirs, inputs, upstream),
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize("mode", ["spacetime", "time"])
+@pytest.mark.parametrize(("subsample", "window"), [("before", 2), ("after", 3), ("none", 9)])
+def test_causal_blocks_see_their_window_on_clips_and_frame_by_frame(
+    pairwise: str, mode: str, subsample: str, window: int
+) -> None:
+    block = make(pairwise=pairwise, mode=mode, subsample=subsample, causal=window)
+    x = draw(SHAPES[3]).requires_grad_()
+    ours = block(x)
+    theirs = reference(block, x, mode=mode, subsample=subsample, causal=window)
+    same_value_and_gradient(ours, theirs, [x, *block.parameters()])
+    block.eval()
+    keys, frames = None, []
+    for t in range(x.shape[2]):
+        z, keys = block.step(x[:, :, t : t + 1], keys)
+        frames.append(z)
+    torch.testing.assert_close(torch.cat(frames, 2), block(x), **EXACT)
+
+
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "own"])
+def test_streams_of_a_batch_may_begin_at_different_frames(pairwise: str) -> None:
+    def distance(theta: Tensor, phi: Tensor) -> Tensor:
+        return -torch.cdist(theta, phi)
+
+    own = Pairwise(distance, "softmax") if pairwise == "own" else pairwise
+    block, x = make(pairwise=own, causal=3).eval(), draw(SHAPES[3])
+    z, keys = block.step(x[:, :, :1])
+    _, keys = block.step(x[:, :, 1:2], keys)
+    keys = (keys[0].clone(), keys[1].clone(), keys[2].clone())
+    for part in keys:
+        part[1] = 0  # the second stream begins anew
+    z, _ = block.step(x[:, :, 2:3], keys)
+    torch.testing.assert_close(z[0], block(x[:1])[0, :, 2:3], **EXACT)
+    torch.testing.assert_close(z[1], block(x[1:, :, 2:3])[0], **EXACT)
+
+
+def test_a_step_takes_one_frame_and_its_own_keys() -> None:
+    x = draw(SHAPES[3])
+    for block, frames in ((make(), 1), (make(causal=2), 2)):
+        with pytest.raises(ValueError, match="one frame"):
+            block.step(x[:, :, :frames])
+    _, keys = make(causal=2).step(x[:, :, :1])
+    with pytest.raises(ValueError, match="begin anew"):
+        make(causal=3).step(x[:, :, 1:2], keys)
 
 
 @pytest.mark.parametrize("group", [1, 2, 4])
@@ -182,6 +231,10 @@ def test_learns_from_the_identity() -> None:
         ({"pairwise": "concatenation", "scale": "1/sqrt(d)"}, "scale"),
         ({"temporal_group": 4, "mode": "time"}, "temporal_group"),
         ({"temporal_group": 0}, "temporal_group"),
+        ({"causal": 1}, "from 2 on"),
+        ({"causal": 4, "mode": "space"}, "belongs to the modes 'spacetime' and 'time'"),
+        ({"causal": 4, "temporal_group": 2}, "without a temporal_group"),
+        ({"causal": 4, "cells": (2, 2, 2)}, "in space alone"),
         ({"inner": 0}, "at least 1"),
         ({"cells": ()}, "one to three positive numbers"),
         ({"cells": (0, 2, 2)}, "one to three positive numbers"),
@@ -207,6 +260,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], says: str)
         ({"mode": "time"}, (2, 6, 3, 3), r"\(N, C, T, H, W\)"),
         ({"cells": (2, 2)}, (2, 6, 4, 3, 3), "3 axes of positions, and cells came as"),
         ({"cells": (1, 2, 2)}, (2, 6, 3, 3), "2 axes of positions, and cells came as"),
+        ({"causal": 2}, (2, 6, 3, 3), r"\(N, C, T, H, W\)"),
         ({"temporal_group": 3}, (2, 6, 4, 3, 3), "4 frames do not divide into groups of 3"),
     ],
 )
@@ -225,11 +279,18 @@ def test_scale_is_one_over_the_root_of_the_width() -> None:
     torch.testing.assert_close(block(x), reference(block, x), **EXACT)
 
 
-@pytest.mark.parametrize(("pairwise", "mode", "subsample", "dim"), CASES)
+@pytest.mark.parametrize(
+    ("pairwise", "mode", "subsample", "dim", "causal"),
+    [
+        (*case, causal)
+        for case in CASES
+        for causal in ((None,) if case[3] != 3 or case[1] == "space" else (None, 2))
+    ],
+)
 def test_rows_times_values_are_the_response(
-    pairwise: str, mode: str, subsample: str, dim: int
+    pairwise: str, mode: str, subsample: str, dim: int, causal: int | None
 ) -> None:
-    block = make(pairwise=pairwise, mode=mode, subsample=subsample)
+    block = make(pairwise=pairwise, mode=mode, subsample=subsample, causal=causal)
     x = draw(SHAPES[dim])
     grid = x.shape[2:]
     queries = [tuple(s // 2 for s in grid), tuple(s - 1 for s in grid), (0,) * len(grid)]

@@ -80,7 +80,8 @@ def test_each_file_once_with_a_worker_killed_and_poison() -> None:
     assert sorted(row["path"] for row in rows) == sorted(files)
     errors = {row["path"]: row["error"] for row in rows if row["error"] is not None}
     assert errors == dict.fromkeys(("poison a", "poison z"), "its worker ended at it, 2 times")
-    assert len({row["worker"] for row in rows if "worker" in row}) >= 4
+    # the killed one and who came after; whether more had time to answer, the load decides
+    assert len({row["worker"] for row in rows if "worker" in row}) >= 2
     assert dict(os.environ) == before
 
 
