@@ -12,10 +12,12 @@ from .ops import non_local
 from .block import NonLocalBlock
 from .surgery import insert, inflate, shift, describe
 from .models import create_model
+from .streaming import Streaming
 
 __version__ = "0.1.0"
 __all__ = [
     "NonLocalBlock",
+    "Streaming",
     "create_model",
     "describe",
     "from_pretrained",
