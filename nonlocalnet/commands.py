@@ -24,7 +24,7 @@ from .flags import (
     watched,
 )
 from .machine import Device, this_machine
-from .models import MODELS
+from .models import is_model
 from .processes import rank
 from .recipes import Recipe, check
 from .terminal import (
@@ -140,7 +140,7 @@ def train(
     clips, crops = parse_views(views)
     if not resume:  # a run that goes on has its network, also where its first file is gone
         check_model(recipe.model)
-        if recipe.model in MODELS:  # others have their own blocks
+        if is_model(recipe.model):  # others have their own blocks
             check_non_local(recipe.model, recipe.non_local)
     try:
         check(recipe)

@@ -129,8 +129,13 @@ def _parts(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if name and (name.count(".") == 0 or isinstance(module, NonLocalBlock))
+        if _is_part(name) or isinstance(module, NonLocalBlock)
     }
+
+
+def _is_part(name: str) -> bool:
+    """A child of the network, or of the image network in a `Framewise`."""
+    return bool(name) and name != "host" and "." not in name.removeprefix("host.")
 
 
 def compare_functions(

@@ -17,7 +17,7 @@ from .card import WHOLE
 from .errors import UserError
 from .listings.data import Data
 from .machine import Device, this_machine
-from .models import IMAGE_MODELS, MODELS, InflateStyle, create_model
+from .models import IMAGE_MODELS, KNOWN, MODELS, InflateStyle, create_model, is_model
 from .positions import Mode
 from .presets import PRESETS
 from .protocols import RECIPES
@@ -137,9 +137,9 @@ def find_network(model: str, network: Network) -> nn.Module:
         from .weights import load
 
         return load(find_run(Path(model)), preset=network.preset)
-    if model not in {**MODELS, **IMAGE_MODELS}:
+    if model not in IMAGE_MODELS and not is_model(model):
         raise UsageError(
-            f"there is no network and no run {model!r}; networks are {', '.join(MODELS)}, and"
+            f"there is no network and no run {model!r}; networks are {KNOWN}, and"
             " `nonlocalnet weights` lists the published ones"
         )
     check_non_local(model, network.non_local)
@@ -154,15 +154,19 @@ def find_network(model: str, network: Network) -> nn.Module:
 
 def check_model(name: str) -> None:
     """Raises `UsageError` for a network that does not exist."""
-    if name not in MODELS and name not in PUBLISHED and not (name and Path(name).exists()):
+    if not is_model(name) and name not in PUBLISHED and not (name and Path(name).exists()):
         raise UsageError(
-            f"--model is one of {', '.join(MODELS)}, a trained network's file or folder, or a name"
+            f"--model is one of {KNOWN}, a trained network's file or folder, or a name"
             f" that `nonlocalnet weights` lists; it came as {name!r}"
         )
 
 
 def check_non_local(model: str, value: NonLocal) -> None:
-    """Raises `UsageError` for blocks that this network, a key of `MODELS`, has no place for."""
+    """Raises `UsageError` for blocks that this network has no place for."""
+    if model not in {**MODELS, **IMAGE_MODELS}:
+        if value != 0:
+            raise UsageError(f"{model} has no place for non-local blocks: --non-local 0")
+        return
     size = SIZES[{**MODELS, **IMAGE_MODELS}[model][1]]
     stages = [f"res{i + 2}" for i in range(len(size.layers))]
     stages += [word for word in size.positions if isinstance(word, str)]

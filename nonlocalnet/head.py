@@ -1,4 +1,4 @@
-"""From the last features to logits: where a head averages, and how several places become one."""
+"""From the last features to logits: where a head averages, how places join, its last layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # "global": the mean over all positions (the paper; MMAction2's adaptive pooling; TSM).
 # "7x7-softmax": a window of all frames and 7x7 cells slides over the features; the softmax of each
@@ -47,3 +47,19 @@ def join(logits: Tensor, head: Head) -> Tensor:
         yes, no = F.logsigmoid(logits).logsumexp(1), F.logsigmoid(-logits).logsumexp(1)
         return yes - no
     return logits.mean(1)
+
+
+LAST = ("fc", "classifier.1", "fc.3")  # the last layer of each kind of network
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter of that name belongs to the last layer, which knows the classes."""
+    return name.rpartition(".")[0] in LAST
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last layer of a network of `create_model`."""
+    names = {name for name, _ in model.named_modules()}
+    head = model.get_submodule(next(name for name in reversed(LAST) if name in names))
+    assert isinstance(head, nn.Linear)
+    return head

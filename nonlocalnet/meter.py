@@ -263,8 +263,15 @@ def _walks(passes: int) -> Callable[[Args], int]:
     return lambda args: passes * (args[0].numel() + args[1].numel()) * args[2].shape[2]
 
 
-# Of our own operators; torch knows those of its own.
+def _convolution_gradients(args: Args) -> int:
+    """As many products as forward for each gradient wanted, of the input and of the weights."""
+    y, x, weight, *_, transposed, _, _, wanted = args
+    return (x if transposed else y).numel() * weight[0].numel() * sum(wanted[:2])
+
+
+# Of our own operators; torch knows those of its own, but for the groups of a convolution.
 MULTIPLY_ADDS: dict[str, Callable[[Args], int]] = {
+    "aten::convolution_backward": _convolution_gradients,
     "nonlocalnet::softmax_rows": _products(1, 1),
     "nonlocalnet::softmax_rows_backward": _products(3, 2),
     "nonlocalnet::softmax_fused": _products(1, 1),

@@ -103,14 +103,6 @@ class MobileNet3d(nn.Module):
         x = self.features(x.contiguous(memory_format=torch.channels_last_3d))
         return self.classifier(x.mean((3, 4)).mT)  # (N, C, T, H, W) -> (N, T, C)
 
-    def shifted(self) -> tuple[str, ...]:
-        """The convolutions that TSM shifts: the first one of each block with an identity."""
-        return tuple(
-            f"features.{i}.conv.0.0"
-            for i, block in enumerate(self.features)
-            if isinstance(block, InvertedResidual) and block.residual
-        )
-
     def grid(self, name: str) -> Grid:
         """Where the cells of "features.6" and the like lie in the clip: see `layers.grid_of`.
 

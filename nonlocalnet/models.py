@@ -6,7 +6,8 @@
     tsm_*       the image network on every frame, shifted before each residual branch  (ICCV 2019)
 
 Sizes: resnet50 and resnet101 as published; resnet18 by the same rules; tiny, three narrow stages
-of one block for clips of 8 x 32 x 32 (the demo and the tests); MobileNetV2 for TSM.
+of one block for clips of 8 x 32 x 32 (the demo and the tests); MobileNetV2 for TSM. And TSM on an
+image network of a library, such as tsm_torchvision:convnext_tiny or tsm_timm:efficientnet_b0.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from torch import nn
 
 from .block_options import BlockOptions
 from .card import Card, set_card
+from .framewise import Framewise
 from .head import Head
 from .layers import BackboneNorm
+from .libraries import LIBRARIES, colours, image_network
 from .mobilenet import MobileNet3d
+from .placement import Placement
 from .presets import PRESETS
 from .resnet import Bottleneck, ResNet3d, StrideOn
 from .shift import Direction
@@ -49,6 +53,9 @@ class Body:
         backbone_norm: "batch", or "affine" constants.
         head: where it averages, one of `head.HEADS`.
         shift: TSM's from "both" sides, or from the "past" alone.
+        shift_at: where, as in `surgery.shift`: "residual", "block", or names of the network's
+            modules; no names, no shifts.
+        shift_fraction: one of so many channels moves from each side.
     """
 
     num_classes: int = 400
@@ -61,6 +68,8 @@ class Body:
     backbone_norm: BackboneNorm = "batch"
     head: Head = "global"
     shift: Direction = "both"
+    shift_at: Placement | tuple[str, ...] = "residual"
+    shift_fraction: int = 8
 
 
 class Options(BlockOptions, total=False):
@@ -75,6 +84,8 @@ class Options(BlockOptions, total=False):
     backbone_norm: BackboneNorm
     head: Head
     shift: Direction
+    shift_at: Placement | tuple[str, ...]
+    shift_fraction: int
     temporal_groups: Mapping[str, int]
 
 
@@ -143,21 +154,27 @@ def tsm(size: str, body: Body) -> ResNet3d:
     """
     stem = body.stem or ("tiny" if size == "tiny" else "image")
     model = c2d(size, dataclasses.replace(body, stem=stem))
-    step = 2 if size == "resnet101" else 1
-    at = [
-        f"{stage}.{i}.conv1"
-        for stage in model.stages
-        for i in range(0, len(model.get_submodule(stage)), step)  # type: ignore[arg-type]
-    ]
-    shift(model, at, direction=body.shift)
+    _shift(model, body)
     return model
 
 
 def tsm_mobile(size: str, body: Body) -> MobileNet3d:
     """MobileNetV2, shifted in the blocks that have an identity and an expansion."""
     model = MobileNet3d(body.num_classes, body.dropout)
-    shift(model, model.shifted(), direction=body.shift)
+    _shift(model, body)
     return model
+
+
+def tsm_image(size: str, body: Body) -> Framewise:
+    """A library's image network, "torchvision:convnext_tiny", shifted as far as TSM's rules go."""
+    library, _, name = size.partition(":")
+    host = image_network(library, name)
+    _shift(host, body)
+    return Framewise(host, body.num_classes, body.dropout)
+
+
+def _shift(model: nn.Module, body: Body) -> None:
+    shift(model, body.shift_at, fraction=body.shift_fraction, direction=body.shift)
 
 
 def digits(size: str, body: Body) -> nn.Sequential:
@@ -199,12 +216,14 @@ IMAGE_MODELS: dict[str, tuple[Callable[[str, Body], nn.Module], str]] = {
 }
 
 _RESNET = ("num_classes", "stem", "width", "dropout", "stride_on", "backbone_norm", "head")
+_SHIFT = ("shift", "shift_at", "shift_fraction")
 _USED: dict[Callable[[str, Body], nn.Module], tuple[str, ...]] = {
     c2d: _RESNET,
     i3d: (*_RESNET, "inflate_style", "inflate_blocks"),
     slowonly: (*_RESNET, "inflate_style"),
-    tsm: (*_RESNET, "shift"),
-    tsm_mobile: ("num_classes", "dropout", "shift"),
+    tsm: (*_RESNET, *_SHIFT),
+    tsm_mobile: ("num_classes", "dropout", *_SHIFT),
+    tsm_image: ("num_classes", "dropout", *_SHIFT),
     digits: ("num_classes", "dropout"),
 }
 
@@ -220,7 +239,8 @@ def create_model(
     """A network by name, taking normalised clips (N, 3, T, H, W) to logits (N, num_classes).
 
     Args:
-        name: a key of `MODELS`.
+        name: a key of `MODELS`; or tsm_torchvision:NAME or tsm_timm:NAME, TSM on that library's
+            image network of that name.
         num_classes: outputs of the head.
         non_local: 0, 1, 5 or 10 blocks at the paper's positions; a stage "res2" ... "res5" for
             one block right before its last residual block; "tsm" or "slowfast" for the five
@@ -233,12 +253,11 @@ def create_model(
         ValueError: a name, number or option that does not exist or fit, with those that do.
         TypeError: an option that does not exist.
     """
-    table = {**MODELS, **IMAGE_MODELS}
-    if name not in table:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    kind, size = _constructor(name)
+    if kind is tsm_image and non_local:
+        raise ValueError(f"{name} runs on single frames, where non-local blocks would see no clip")
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    kind, size = table[name]
     given: dict[str, Any] = {**(PRESETS[preset].options if preset else {}), **options}
     body, used, rest = _body(name, kind, num_classes, given)
     if preset and non_local == 5 and PRESETS[preset].five in SIZES[size].positions:
@@ -253,8 +272,28 @@ def create_model(
     architecture = {"name": name, "num_classes": num_classes, "non_local": positions}
     architecture |= {key: getattr(body, key) for key in used} | rest
     card = dataclasses.replace(_card(kind, size, body.stem), architecture=architecture)
-    set_card(model, dataclasses.replace(card, **(PRESETS[preset].card if preset else {})))
+    card = dataclasses.replace(card, **(PRESETS[preset].card if preset else {}))
+    if isinstance(model, Framewise):
+        card = dataclasses.replace(card, **colours(model.host))  # type: ignore[arg-type]
+    set_card(model, card)
     return model
+
+
+KNOWN = ", ".join([*MODELS, *(f"tsm_{library}:NAME" for library in LIBRARIES)])
+
+
+def is_model(name: str) -> bool:
+    """Whether that is a name of a video network, for `create_model`, and not a trained one."""
+    library, colon, image = name.removeprefix("tsm_").partition(":")
+    hosted = name.startswith("tsm_") and colon and image and library in LIBRARIES
+    return name in MODELS or bool(hosted)
+
+
+def _constructor(name: str) -> tuple[Callable[[str, Body], nn.Module], str]:
+    table = {**MODELS, **IMAGE_MODELS}
+    if name not in table and not is_model(name):
+        raise ValueError(f"no model {name!r}; there are {KNOWN}")
+    return table.get(name, (tsm_image, name.removeprefix("tsm_")))
 
 
 def input_shape(card: Card) -> tuple[int, ...]:
@@ -262,22 +301,6 @@ def input_shape(card: Card) -> tuple[int, ...]:
     if card.architecture.get("name") in IMAGE_MODELS:
         return (1, card.crop, card.crop)
     return (3, card.frames, card.crop, card.crop)
-
-
-HEADS = ("fc", "classifier.1", "fc.3")  # the last layer of each kind of network
-
-
-def is_head(name: str) -> bool:
-    """Whether a parameter of that name belongs to the last layer, which knows the classes."""
-    return name.rpartition(".")[0] in HEADS
-
-
-def head_of(model: nn.Module) -> nn.Linear:
-    """The last layer of a network of `create_model`."""
-    names = {name for name, _ in model.named_modules()}
-    head = model.get_submodule(next(name for name in reversed(HEADS) if name in names))
-    assert isinstance(head, nn.Linear)
-    return head
 
 
 def _body(
@@ -306,7 +329,7 @@ def _body(
 def _card(kind: Callable[[str, Body], nn.Module], size: str, stem: str | None) -> Card:
     """How such a network is used by default: the paper's rules, or TSM's, or tiny clips."""
     card = Card()
-    if kind is tsm or kind is tsm_mobile:
+    if kind in (tsm, tsm_mobile, tsm_image):
         card = Card(**PRESETS["tsm"].card)
     elif kind is slowonly:
         card = Card(frames=4, stride=16)

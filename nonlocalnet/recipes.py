@@ -15,7 +15,7 @@ from .card import CROPS, Aggregate, Beyond, Cropping, Sampling, Starts, Window
 from .errors import UserError
 from .head import Head
 from .machine import Device
-from .models import MODELS
+from .models import is_model
 from .positions import Mode
 from .presets import PRESETS
 
@@ -215,7 +215,7 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.nesterov and recipe.momentum == 0 and recipe.optimizer == "sgd":
         raise UserError("Nesterov's momentum needs --momentum above 0, or --no-nesterov")
-    if recipe.freeze_backbone and recipe.pretrained is None and recipe.model in MODELS:
+    if recipe.freeze_backbone and recipe.pretrained is None and is_model(recipe.model):
         raise UserError(
             "--freeze-backbone trains the head and the non-local blocks on features that are there"
             " already, but this run starts from random weights: add --pretrained imagenet, or the"

@@ -107,7 +107,11 @@ class TemporalShift(nn.Module):
         out[:, back, :1] = 0
         return out
 
-    def extra_repr(self) -> str:
-        frames = "" if self.frames is None else f", frames={self.frames}"
+    @property
+    def moves(self) -> str:
+        """What moves, in words."""
         ahead = f"1/{self.fraction} from the future, " if self.direction == "both" else ""
-        return f"{ahead}1/{self.fraction} from the past{frames}"
+        return f"{ahead}1/{self.fraction} from the past"
+
+    def extra_repr(self) -> str:
+        return self.moves if self.frames is None else f"{self.moves}, frames={self.frames}"

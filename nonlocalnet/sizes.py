@@ -72,10 +72,12 @@ def block_positions(size: str, non_local: NonLocal) -> tuple[str, ...]:
     Raises:
         ValueError: a number or stage this size does not have.
     """
+    if not isinstance(non_local, int | str):
+        return tuple(non_local)
+    if non_local == 0:
+        return ()
     s = SIZES[size]
     if isinstance(non_local, int):
-        if non_local == 0:
-            return ()
         if non_local not in s.positions:
             has = ", ".join(str(count) for count in (0, *s.positions) if isinstance(count, int))
             raise ValueError(
@@ -83,8 +85,6 @@ def block_positions(size: str, non_local: NonLocal) -> tuple[str, ...]:
                 " name the residual blocks instead, such as ('layer2.0',)"
             )
         return s.positions[non_local]
-    if not isinstance(non_local, str):
-        return tuple(non_local)
     if non_local in s.positions:
         return s.positions[non_local]
     stages = {f"res{i + 2}": (f"layer{i + 1}", depth) for i, depth in enumerate(s.layers)}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .block import NonLocalBlock
 from .block_options import BlockOptions
 from .modes import evaluating
+from .placement import PLACEMENTS, Placement, places, told_shifts
 from .shift import Direction, TemporalShift
 from .twins import is_flat, refuse_shared_weights, twin_of
 
@@ -67,22 +68,27 @@ def insert(
 
 def shift(
     model: nn.Module,
-    at: str | Iterable[str],
+    at: Placement | str | Iterable[str] = "residual",
     *,
     fraction: int = 8,
     frames: int | None = None,
     direction: Direction = "both",
 ) -> nn.Module:
-    """Shift the input of each named module along time (TSM), by a child `temporal_shift`.
+    """Shift the input of modules along time (TSM), each by a child `temporal_shift`.
 
-    Name the first convolution of residual branches ("layer1.0.conv1", ...) for TSM's residual
-    placement: the identity stays unshifted. `fraction`, `frames` and `direction` are those of
-    `TemporalShift`.
+    Args:
+        model: the network, edited in place.
+        at: "residual", before the first convolution of residual branches, the identities
+            unshifted; "block", before whole residual blocks (in-place TSM); both by TSM's rules,
+            in networks of known kinds (`placement.places`). Or dotted names, in any network.
+        fraction: as in `TemporalShift`.
+        frames: T, for a 2-D network whose batch holds frames, (N T, C, H, W).
+        direction: "both", or "past" for networks that run frame by frame.
 
     Raises:
-        ValueError: a name the network lacks, a module that is shifted already.
+        ValueError: no rule for this network, a name it lacks, a module that is shifted already.
     """
-    modules = _places(model, at)
+    modules = _places(model, places(model, at) if at in PLACEMENTS else at)
     for name, module in modules:
         if hasattr(module, "temporal_shift"):
             raise ValueError(f"{name!r} is shifted already")
@@ -148,15 +154,12 @@ def describe(model: nn.Module) -> str:
             lines.append(
                 f"non-local block after {where}: {module.extra_repr()}; {size:,} parameters{state}"
             )
-        elif isinstance(module, TemporalShift):
-            lines.append(
-                f"shift before {name.removesuffix('.temporal_shift')}: {module.extra_repr()}"
-            )
         elif isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
             kernel = "x".join(map(str, module.kernel_size))
             lines.append(f"inflated {name}: {kernel}")
     total = sum(p.numel() for p in model.parameters())
-    return "\n".join([f"{type(model).__name__}: {total:,} parameters", *lines])
+    first = f"{type(model).__name__}: {total:,} parameters"
+    return "\n".join([first, *told_shifts(model), *lines])
 
 
 def blocks(model: nn.Module) -> dict[str, NonLocalBlock]:

@@ -354,7 +354,7 @@ def test_show_other_sizes_and_edits(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "3 x 4 x 16 x 16" in out
     assert "concatenation" in out
-    assert "shift before layer1.0.conv1" in out
+    assert "residual placement, 3 of 3 blocks" in out
     assert re.search(r"^fc +Linear +7 ", out, re.MULTILINE)
 
 

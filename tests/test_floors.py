@@ -22,9 +22,9 @@ ROOT = Path(nonlocalnet.__file__).parent
 FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips"
     " causal block_options transforms machine metrics questions samples sources precision"
-    " processes files tags packets reading meter remote opening upright parts children",
-    1: "block shift resnet mobilenet twins video footage scores folders look synthetic"
-    " video_writing cluster",
+    " processes files tags packets reading meter remote opening upright parts children libraries",
+    1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
+    " synthetic video_writing cluster",
     2: "sizes surgery datasets listings reencoding preparing",
     3: "models recipes protocols weights scoring cost inputs",
     4: "evaluate report prediction streaming attention sight picture training page hub",

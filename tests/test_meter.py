@@ -164,6 +164,28 @@ def test_multiply_adds_of_our_own_operators(
     assert tally.multiply_adds == both
 
 
+@pytest.mark.parametrize(
+    ("kind", "forward"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), 8 * 10 * 10 * 9),
+        (nn.Conv2d(8, 12, 3, padding=1, groups=2), 12 * 10 * 10 * 4 * 9),
+        (nn.Conv2d(8, 12, 3, padding=1), 12 * 10 * 10 * 8 * 9),
+        (nn.ConvTranspose2d(8, 12, 3, padding=1, groups=2), 8 * 10 * 10 * 6 * 9),
+    ],
+)
+def test_multiply_adds_of_convolutions_know_groups(kind: nn.Module, forward: int) -> None:
+    mode, meter, tally = fake_mode(), Meter(), Tally()
+    layer = fake_copy(kind, mode, None)
+    meter.begin(tally)
+    with mode, meter:
+        y = layer(torch.empty(2, 8, 10, 10, requires_grad=True))
+        assert tally.multiply_adds == 2 * forward
+        y.sum().backward()
+        assert tally.multiply_adds == 3 * 2 * forward  # and as many for each gradient
+        layer(torch.empty(2, 8, 10, 10)).sum().backward()  # an input without gradient
+        assert tally.multiply_adds == 5 * 2 * forward
+
+
 def test_multiply_adds_of_products_in_place() -> None:
     meter, tally = Meter(), Tally()
     meter.begin(tally)

@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2
 from nonlocalnet import create_model
 from nonlocalnet.layers import Conv3d
 from nonlocalnet.mobilenet import InvertedResidual, MobileNet3d
+from nonlocalnet.placement import places
 from nonlocalnet.shift import TemporalShift
 
 
@@ -78,7 +79,7 @@ def test_tsm_shifts_the_blocks_with_an_identity() -> None:
     """The ten of the online demo's caches, all with an expansion: blocks 2, 4, 5, 7, ... of 17."""
     blocks = [2, 4, 5, 7, 8, 9, 11, 12, 14, 15]
     want = [f"features.{block + 1}.conv.0.0" for block in blocks]
-    assert list(MobileNet3d().shifted()) == want
+    assert list(places(MobileNet3d())) == want
     for direction in ("both", "past"):
         model = create_model("tsm_mobilenetv2", 4, shift=direction)
         found = {n: m for n, m in model.named_modules() if isinstance(m, TemporalShift)}

@@ -337,5 +337,5 @@ def test_describe_names_every_edit() -> None:
     told = describe(model)
     assert "non-local block after layer2.0: 32, inner=16, embedded_gaussian" in told
     assert "still the identity" in told
-    assert "shift before layer1.0.conv1: 1/8 from the future" in told
+    assert "3 of 3 blocks: 1/8 from the future, 1/8 from the past; before layer1.0.conv1" in told
     assert "inflated layer2.0.conv1: 3x3x3" in describe(create_model("i3d_tiny"))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.distributed import ReduceOp, all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import UserError
+
 
 class _Normalize(torch.autograd.Function):
     """(x - mean) / deviation with mean and variance over the clips of all processes.
@@ -100,10 +102,18 @@ class SyncNorm(_BatchNorm):
 
 
 def synchronize(network: nn.Module) -> None:
-    """Make every batch norm of a network a `SyncNorm`; names, weights and buffers stay."""
+    """Make every batch norm of a network a `SyncNorm`; names, weights and buffers stay.
+
+    Raises `UserError` for one that holds more than a norm, as timm's hold an activation.
+    """
     for parent in list(network.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, _BatchNorm) and not isinstance(norm, SyncNorm):
+                if any(norm.children()):
+                    raise UserError(
+                        f"a {type(norm).__name__} is more than a batch norm, and cannot become one"
+                        " over several processes: leave out --sync-norm"
+                    )
                 synced = SyncNorm(norm.num_features, norm.eps, norm.momentum)
                 synced.__dict__.update(
                     {k: norm.__dict__[k] for k in ("_parameters", "_buffers", "training")}

@@ -10,6 +10,7 @@ from typing import Any
 from ..card import Card
 from ..errors import UserError
 from ..machine import Machine
+from ..models import MODELS
 from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, Strategy, check
 from ..samples import Split
 from .cards import derive_card
@@ -19,6 +20,7 @@ BASE_LR = {"pretrained": 0.01, "scratch": 0.1}  # for 64 clips: the paper; PySlo
 ADAMW_LR = 5e-4  # for 64 clips; scaled by the square root, as is usual for Adam
 IMBALANCE = 3.0  # classes are weighted where the largest has this many times the smallest
 STEPS_WANTED, FEWEST_EPOCHS, MOST_EPOCHS = 1500, 30, 150
+TINY = {name for name, (_, size) in MODELS.items() if size == "tiny"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
             f"the stem {_stem(recipe)!r}, which halves {card.frames} frames; the paper's, made for"
             f" {Card().frames}, would leave an eighth of them"
         )
-    if recipe.pretrained is None and not recipe.model.endswith("tiny"):
+    if recipe.pretrained is None and recipe.model not in TINY:
         words.append(
             "weights start at random, which takes thousands of clips; --pretrained imagenet starts"
             " from image features and takes far fewer"
@@ -138,7 +140,7 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
     """The recipe's network, as arguments of `create_model`."""
     dropout = recipe.dropout
     if dropout is None:
-        dropout = 0.0 if recipe.model.endswith("tiny") else 0.5  # 0.5: the paper
+        dropout = 0.0 if recipe.model in TINY else 0.5  # 0.5: the paper
     said = {
         "stem": _stem(recipe),
         "head": recipe.head,
@@ -163,7 +165,7 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
 
 def _stem(recipe: Recipe) -> str | None:
     """The paper's first layers leave an eighth of the frames, which few frames cannot spare."""
-    deep = recipe.model.startswith(("c2d_", "i3d_")) and not recipe.model.endswith("tiny")
+    deep = recipe.model.startswith(("c2d_", "i3d_")) and recipe.model not in TINY
     few = recipe.frames is not None and recipe.frames < Card().frames
     plain = recipe.stem is None and recipe.preset is None
     return "slowfast" if plain and deep and few else recipe.stem

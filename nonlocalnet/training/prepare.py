@@ -12,8 +12,9 @@ from torch import nn
 from ..block_options import BlockOptions
 from ..card import card_of, set_card
 from ..errors import UserError
+from ..head import head_of, is_head
 from ..layers import Affine3d
-from ..models import IMAGE_MODELS, MODELS, create_model, head_of, is_head
+from ..models import IMAGE_MODELS, KNOWN, create_model, is_model
 from ..recipes import Recipe
 from ..weights import load, load_imagenet
 from ..weights.download import ready
@@ -31,7 +32,7 @@ def make_network(recipe: Recipe, classes: int) -> nn.Module:
 
     Raises `UserError` for a model, block position or option that does not exist.
     """
-    if recipe.model not in MODELS:
+    if not is_model(recipe.model):
         return _trained(recipe, classes)
     try:
         return create_model(**architecture(recipe, classes))
@@ -52,7 +53,7 @@ def _trained(recipe: Recipe, classes: int) -> nn.Module:
         )
     if recipe.model not in PUBLISHED and not Path(recipe.model).exists():
         raise UserError(
-            f"no network {recipe.model!r}; there are {', '.join(MODELS)}, and neither a file nor a"
+            f"no network {recipe.model!r}; there are {KNOWN}, and neither a file nor a"
             " published model has that name"
         )
     path = ready(recipe.model) if recipe.model in PUBLISHED else Path(recipe.model)

@@ -18,7 +18,7 @@ from ..files import write_text
 from ..listings.data import Data
 from ..listings.read import is_folder, read_data
 from ..machine import Machine, clips_that_fit, this_machine
-from ..models import MODELS, create_model
+from ..models import create_model, is_model
 from ..recipes import FREE, Recipe, check
 from ..samples import SPLIT, Sample, Split
 from . import checkpoint
@@ -48,7 +48,7 @@ def open_run(recipe: Recipe, out: Path, resume: bool) -> Opened:
     Raises `UserError` for a folder that has a run already (without `resume`), and for a run of
     another recipe (with it).
     """
-    if recipe.model not in MODELS:  # a trained network: where this run starts
+    if not is_model(recipe.model):  # a trained network: where this run starts
         recipe = replace(recipe, pretrained=recipe.model)
     check(recipe)
     again = any(int(os.environ.get(f"{by}_RESTART_COUNT", "0")) for by in ("TORCHELASTIC", "SLURM"))
@@ -100,7 +100,7 @@ def start(data: Data, opened: Opened, out: Path, fabric: Fabric, watch: Watch) -
 
 def _network(recipe: Recipe, saved: dict[str, Any] | None, classes: int) -> nn.Module:
     """The recipe's network; a run that began from a trained one goes on without its file."""
-    if saved is None or recipe.model in MODELS:
+    if saved is None or is_model(recipe.model):
         return make_network(recipe, classes)
     card = Card.from_json(saved["plan"]["card"])
     network = create_model(**card.architecture)

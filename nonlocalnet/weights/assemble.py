@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..models import create_model, is_head
+from ..head import is_head
+from ..models import create_model
 from .differ import compare
 
 
@@ -60,6 +61,10 @@ def assemble(
     if rows:
         raise UserError(f"{path} does not fit the network {architecture['name']}:\n{rows}")
     model.load_state_dict(state, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # constants, which no file holds
+        with torch.random.fork_rng(devices=[]):
+            model = create_model(**architecture)
+        model.load_state_dict(state, assign=True)
     return model
 
 

@@ -1,4 +1,4 @@
-"""ImageNet initialisation: torchvision's ResNets, inflated (paper section 4.1)."""
+"""ImageNet initialisation: image networks, inflated (paper section 4.1) or as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ..card import card_of, set_card
 from ..errors import UserError
-from ..models import is_head
+from ..framewise import Framewise
+from ..head import is_head
+from ..libraries import trained_weights
 from ..presets import IMAGENET_MEAN, IMAGENET_STD
 from .container import read
 
@@ -23,15 +25,17 @@ WEIGHTS = {
 
 
 def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]:
-    """Fill a network of `create_model` with a 2-D ResNet's weights, inflated by the 1/t rule.
+    """Fill a network of `create_model` with an image network's weights, inflated by the 1/t rule.
 
     W3d[:, :, i] = W2d / t for each of the t frames; norms are copied; the head is left alone
-    unless it fits, non-local blocks always. The network's card takes ImageNet's mean and std.
+    unless it fits, non-local blocks always. The network's card takes ImageNet's mean and std. A
+    network of torchvision or timm takes its own weights, and has their colours already.
 
     Args:
-        model: a c2d_, i3d_, slowonly_ or tsm_ network of depth 18, 50 or 101, or on MobileNetV2.
+        model: a c2d_, i3d_, slowonly_ or tsm_ network of depth 18, 50 or 101, or on MobileNetV2;
+            or TSM on an image network of torchvision or timm.
         path: a file with a torchvision or timm network's state dict (.pth or .safetensors). None:
-            torchvision downloads its own.
+            the library downloads its own.
 
     Returns:
         The names that were left as they were.
@@ -42,6 +46,11 @@ def load_imagenet(model: nn.Module, path: str | Path | None = None) -> list[str]
     """
     card = card_of(model)
     size = str(card.architecture["name"]).partition("_")[2]
+    if isinstance(model, Framewise):
+        source = read(path).tensors if path is not None else _own(size)
+        head = f"{model.host_head}."
+        inside = {f"host.{n}": t for n, t in source.items() if not n.startswith(head)}
+        return _copy(model, inside, size)
     if size not in WEIGHTS:
         raise UserError(
             f"there are no ImageNet weights for {card.architecture['name']}; sizes that have them"
@@ -78,6 +87,21 @@ def _copy(model: nn.Module, source: dict[str, Tensor], size: str) -> list[str]:
         raise UserError(f"these are no weights of an image {size}: {told} do not fit")
     model.load_state_dict(filled, strict=False)
     return left
+
+
+def _own(size: str) -> dict[str, Tensor]:
+    """The weights of an image network, "timm:convnext_atto", from its library."""
+    library, _, name = size.partition(":")
+    try:
+        return trained_weights(library, name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        told = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot download the weights of {name} ({told}); on a machine without internet, save"
+            " its state dict elsewhere with torch.save and give that path: --pretrained FILE"
+        ) from error
 
 
 def _download(size: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..models import HEADS
+from ..head import LAST
 from ..resnet import Bottleneck
 from ..sizes import SIZES
 
@@ -23,7 +23,7 @@ def architecture(found: Found, shifted: bool) -> dict[str, Any]:
     of ours has these stages.
     """
     told: dict[str, Any] = {}
-    for head in HEADS:
+    for head in LAST:
         if f"{head}.weight" in found:
             told["num_classes"] = found[f"{head}.weight"].shape[0]
     if "features.0.0.weight" in found:
