@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "train": commands.train,
     "test": commands.run_test,
     "fuse": results.fuse,
+    "calibrate": results.calibrate,
     "predict": commands.predict,
     "predict-many": bulk.predict_many,
     "attend": commands.attend,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .calibration import FILE, calibrate
 from .card import card_of
 from .errors import UserError
 from .evaluate import match_classes, numbers_alone, score_videos
@@ -17,6 +18,7 @@ from .metrics import Result
 from .processes import rank
 from .report import Run, read_log, write_report
 from .samples import SPLIT, Sample, Split, split_of
+from .scores import Scores
 from .tags import TagResult
 from .weights import load
 
@@ -80,6 +82,8 @@ def examine(
     if rank():
         return Exam(result, html, html.with_suffix(".json"), kept, tuple(words))
     scores.save(kept)
+    if data is None and run.is_dir():  # its own validation videos, which it did not learn from
+        words += _calibrated(scores, run)
     log = run / LOG
     tested = Run(
         name=str(card_of(model).architecture["name"]),
@@ -89,6 +93,16 @@ def examine(
     )
     page, figures = write_report(html, title or f"Test of {run.name}", [tested], words=words)
     return Exam(result, page, figures, kept, tuple(words))
+
+
+def _calibrated(scores: Scores, run: Path) -> list[str]:
+    """Leave the calibration in the run, for `stream`; what it says, in words."""
+    try:
+        found = calibrate(scores)
+    except UserError as error:  # a network that knows nothing yet
+        return [f"not calibrated: {error}"]
+    found.save(run / FILE)
+    return list(found.words)
 
 
 def choose(run: Path, data: Data | Path | None) -> tuple[Split, list[str]]:

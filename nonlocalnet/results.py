@@ -1,4 +1,4 @@
-"""The command about scores of finished tests: `fuse`."""
+"""The commands about scores of finished tests: `fuse` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from .flags import UsageError, check_output
+from .flags import (
+    UsageError,
+    best_device,
+    check_output,
+    find_run,
+    reading_processes,
+    watched,
+)
+from .machine import Device
 from .terminal import say, show_result
 
 
@@ -49,4 +57,54 @@ def fuse(
         say(f"{lost} scores of videos that not every file has were left out")
     show_result(result)
     say(f"report: {out}")
+    return 0
+
+
+def calibrate(
+    run: Positional[Path],
+    scores: Path | None = None,
+    none: tuple[str, ...] = (),
+    keep: float = 0.95,
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    device: Device | None = None,
+    workers: int | None = None,
+) -> int:
+    """How far a network's scores can be believed, and from which score on it shall tell a class.
+
+    From the scores of the videos that it was validated on: a temperature, with the calibration
+    error before and after, and the score below which `stream` says "none of these".
+
+    Args:
+        run: Folder of a run, a checkpoint, or the name of a published model.
+        scores: The .npz that `test` wrote of videos the network did not learn from; None is that of
+            the run's own report.
+        none: Files and folders of videos that show none of the classes: the threshold is then where
+            these are parted best from right answers, and the false alarms are told.
+        keep: Without such videos: the share of right answers that must reach the threshold.
+        out: The calibration; None is calibration.json in the run, where `stream` looks for it.
+        device: Where the network runs; None is the best there is.
+        workers: Processes that read videos.
+    """
+    if not 0 < keep <= 1:
+        raise UsageError(f"--keep is a share above 0, 1 at most, such as 0.95; it came as {keep}")
+    check_output("--out", out, ".json")
+    from .calibration import FILE, place_of
+    from .calibration import calibrate as made
+    from .scores import read_scores
+
+    place = out or place_of(run) or Path(FILE)
+    known = read_scores(scores or (run if run.is_dir() else run.parent) / "report.npz")
+    nothing = None
+    if none:
+        from .calibration import score_nothing
+        from .weights import load
+
+        model = load(find_run(run), best_device(device))
+        reading = reading_processes(workers)
+        nothing = score_nothing(model, none, workers=reading, progress=watched())
+    found = made(known, nothing, keep)
+    found.save(place)
+    for word in found.words:
+        say(word)
+    say(f"calibration: {place}")
     return 0

@@ -715,6 +715,7 @@ def test_commands_are_those_of_the_readme() -> None:
         "train",
         "test",
         "fuse",
+        "calibrate",
         "predict",
         "predict-many",
         "attend",

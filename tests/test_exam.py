@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nonlocalnet.calibration import FILE, calibrate, read_calibration
 from nonlocalnet.card import card_of, set_card
 from nonlocalnet.errors import UserError
 from nonlocalnet.exam import choose, examine
@@ -107,6 +108,16 @@ def test_examine_writes_the_report(run: Path, data: Path) -> None:
     assert tested["log"][0]["loss"] == 1.5
     assert tested["result"]["summary"]["videos"] == 4
     assert set(exam.result.group_accuracy()) == {"same?"}
+
+
+def test_its_own_validation_videos_leave_a_calibration(run: Path, data: Path) -> None:
+    """Other tests leave none. (One class said of all is right of one video.)"""
+    examine(run, data, 1, 1)
+    assert not (run / FILE).exists()
+    exam = examine(run, None, 1, 1)
+    left = read_calibration(run / FILE)
+    assert left == calibrate(read_scores(exam.scores))
+    assert set(left.words) <= set(exam.words)
 
 
 def test_a_report_that_cannot_be_written_costs_no_test(

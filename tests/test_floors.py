@@ -20,14 +20,15 @@ ROOT = Path(nonlocalnet.__file__).parent
 # A module imports from floors below its own, or sideways as long as there is no circle.
 # A package is one entry; inside it only circles are forbidden.
 FLOORS: dict[int, str] = {
-    0: "errors card modes labels presets layers head positions linear ops kernels clips"
-    " causal block_options transforms machine metrics questions samples sources precision"
-    " processes files tags packets reading meter remote opening upright parts children libraries",
+    0: "errors card modes labels presets layers head positions linear ops kernels clips causal"
+    " block_options transforms machine metrics questions samples sources precision processes"
+    " files tags packets reading meter remote opening upright parts children libraries palette",
     1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
-    " synthetic video_writing cluster",
+    " synthetic video_writing cluster smoothing",
     2: "sizes surgery datasets listings reencoding preparing",
     3: "models recipes protocols weights scoring cost inputs",
-    4: "evaluate report prediction streaming attention sight picture training page hub",
+    4: "evaluate report prediction streaming attention sight picture training page hub timeline"
+    " calibration moments",
     5: "train exam trial demo ablation doctor check terminal many",
     6: "flags commands overview planning results studies zoo cli __main__ bulk",
 }
