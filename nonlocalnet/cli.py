@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, bulk, commands, overview, planning, results, studies, zoo
+from . import __version__, answers, bulk, commands, overview, planning, results, studies, zoo
 from .errors import UserError
 from .flags import NonLocal
 from .protocols import RECIPES
@@ -30,7 +30,8 @@ COMMANDS: dict[str, Command] = {
     "test": commands.run_test,
     "fuse": results.fuse,
     "calibrate": results.calibrate,
-    "predict": commands.predict,
+    "predict": answers.predict,
+    "stream": answers.stream,
     "predict-many": bulk.predict_many,
     "attend": commands.attend,
     "show": overview.show,

@@ -75,6 +75,12 @@ class Dense:
             starts = STARTS[self.starts](j, clips, last, count)
         return self._at(starts, count, fps)
 
+    def spacing(self, fps: float = 0.0) -> float:
+        """How many frames the frames of a clip are apart."""
+        if self.window == "spread" and self.frames > 1:
+            return max(self.frames * self._stride(fps) - 1, 0) / (self.frames - 1)
+        return self._stride(fps)
+
     def _stride(self, fps: float) -> float:
         return self.stride * fps / self.rate if self.rate and fps else self.stride
 
@@ -146,6 +152,11 @@ def test_views(count: int, card: Card, clips: int, fps: float = 0.0) -> Indices:
     if card.sampling == "segments":
         return segment_views(count, card.frames, clips)
     return _dense(card).views(count, clips, fps)
+
+
+def spacing(card: Card, fps: float = 0.0) -> float | None:
+    """How many frames the frames of a clip are apart; None where that is up to the video."""
+    return None if card.sampling == "segments" else _dense(card).spacing(fps)
 
 
 def _dense(card: Card) -> Dense:

@@ -19,6 +19,7 @@ from .flags import (
     check_non_local,
     check_output,
     find_run,
+    find_trained,
     parse_views,
     reading_processes,
     watched,
@@ -31,10 +32,8 @@ from .terminal import (
     progress_bar,
     say,
     say_files,
-    say_json,
     show_checked,
     show_facts,
-    show_prediction,
     show_result,
 )
 
@@ -109,9 +108,8 @@ def _ask(run: Path | None, checked: Checked, device: Device | None) -> list[str]
     if run is None:
         return []
     from .check.doubts import contradict
-    from .weights import load
 
-    model = load(find_run(run), best_device(device))
+    model = find_trained(run, device)
     with progress_bar("asking the network") as progress:
         return contradict(checked, model, run, reading_processes(None), progress)
 
@@ -227,50 +225,6 @@ def run_test(
     return 0
 
 
-def predict(
-    run: Positional[Path],
-    videos: Positional[tuple[str, ...]],
-    json: bool = False,
-    top: int = 5,
-    views: str | None = None,
-    device: Device | None = None,
-    workers: int | None = None,
-    verify: bool = False,
-) -> int:
-    """The best classes of every video with their scores; folders are walked.
-
-    Exits with 1 if a video could not be read; the others are predicted all the same.
-
-    Args:
-        run: Folder of a run, a checkpoint, or the name of a published model.
-        videos: Files, folders, lists of paths (.txt, .csv), addresses and patterns.
-        json: One line of JSON per video instead of a table.
-        top: How many classes.
-        views: Views per video, CLIPSxCROPS, such as 10x3; None is the network's own rule.
-        device: Where the network runs; None is the best there is.
-        workers: Processes that read videos.
-        verify: First let the network pass the self-test in its file (see convert).
-    """
-    clips, crops = parse_views(views)
-    if top < 1:
-        raise UsageError(f"--top is a number of classes, such as 5; it came as {top}")
-    from .inputs import find_videos
-    from .prediction import predictions
-    from .weights import load
-
-    model = load(find_run(run), best_device(device), verify=verify)
-    count = len(find_videos(videos)) - 1  # for one video no process is worth its start
-    reading = min(count, reading_processes(workers)) if workers is None else workers
-    broken = 0
-    for prediction in predictions(model, videos, clips, crops, top, reading):
-        broken += prediction.error is not None
-        if json:
-            say_json(prediction.to_json())
-        else:
-            show_prediction(prediction)
-    return int(broken > 0)
-
-
 def attend(
     run: Positional[Path],
     video: Positional[Path],
@@ -297,7 +251,6 @@ def attend(
     check_output("--out", out, ".png")
     from .picture import draw
     from .sight import attend_video, parse_position
-    from .weights import load
 
     try:
         places = [parse_position(text) for text in at]
@@ -305,9 +258,7 @@ def attend(
         raise UsageError(f"--at: {error}") from None
     if top < 1:
         raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
-    sights = attend_video(
-        load(find_run(run), best_device(device), verify=verify), video, places, block, top
-    )
+    sights = attend_video(find_trained(run, device, verify), video, places, block, top)
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
     draw(sights, out)
     for sight in sights:

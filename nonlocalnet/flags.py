@@ -123,6 +123,16 @@ def find_run(run: Path) -> Path:
         return ready(name, progress=progress)
 
 
+def find_trained(run: Path, device: Device | None = None, verify: bool = False) -> nn.Module:
+    """The trained network of a run, a checkpoint or a published model, on a device.
+
+    verify: let it pass the self-test in its file. Raises `UserError` if there is none.
+    """
+    from .weights import load
+
+    return load(find_run(run), best_device(device), verify=verify)
+
+
 def find_network(model: str, network: Network) -> nn.Module:
     """The network of a run, a checkpoint, a published model or a name with its flags.
 

@@ -191,20 +191,31 @@ class Pictures:
         """(H, W, 3) RGB."""
         path = self.folder + self.name.format(self._first + number)
         try:
-            if is_address(path):
-                with closing(Remote(path)) as file:
-                    image = Image.open(io.BytesIO(file.read(0, file.size)))
-            else:
-                image = Image.open(path)
-            with image:
-                return np.array(image.convert("RGB"))
+            return read_picture(path)
         except FileNotFoundError:
             raise VideoError(
                 path, f"there is no such picture, of {self.count} that are listed"
             ) from None
-        # Pillow tells of damage in several ways
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise VideoError(path, "it cannot be read as a picture") from error
+
+
+def read_picture(path: str) -> NDArray[np.uint8]:
+    """A picture, here or at an address: (H, W, 3) RGB.
+
+    Raises `FileNotFoundError`, and `VideoError` for what is no picture.
+    """
+    try:
+        if is_address(path):
+            with closing(Remote(path)) as file:
+                image = Image.open(io.BytesIO(file.read(0, file.size)))
+        else:
+            image = Image.open(path)
+        with image:
+            return np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    # Pillow tells of damage in several ways
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(path, "it cannot be read as a picture") from error
 
 
 def _there(path: str) -> bool:

@@ -78,17 +78,21 @@ def file_size(path: str) -> int:
     return status.st_size
 
 
+def demuxers() -> str:
+    """The formats that may be read, for FFmpeg's `format_whitelist`."""
+    names = {name for name in av.formats_available if not name.endswith("_pipe")}
+    return ",".join(sorted(names - REFUSED))
+
+
 def open_video(
     path: str, file: BinaryFile | None = None, hollow: int | None = None
 ) -> tuple[InputContainer, VideoStream]:
     """The opened file and its best video stream, with all other streams switched off.
 
     file: what to read in place of the local file `path`. hollow: the number of the stream to take
-    from a file that has its header, but nothing in its packets. Cover pictures do not count as
-    video. Raises `VideoError`.
+    from a file that has its header, but nothing in its packets. Raises `VideoError`.
     """
-    names = {name for name in av.formats_available if not name.endswith("_pipe")}
-    options = {"format_whitelist": ",".join(sorted(names - REFUSED))}
+    options = {"format_whitelist": demuxers()}
     if hollow is not None:
         options["fflags"] = "noparse+nofillin"  # what the header says is not looked up in packets
     try:
@@ -102,12 +106,20 @@ def open_video(
         )
     except (av.FFmpegError, OSError, UnicodeError) as error:
         raise VideoError(path, _why_not(path, file, error)) from error
+    return container, video_stream(path, container, hollow)
+
+
+def video_stream(path: str, container: InputContainer, number: int | None = None) -> VideoStream:
+    """The best video stream, or that of this number, with all other streams switched off.
+
+    Cover pictures do not count. Raises `VideoError` after it has closed the container.
+    """
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & still]
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in videos else next(iter(videos), None)
-    if hollow is not None:
-        stream = next((s for s in videos if s.index == hollow), None)
+    if number is not None:
+        stream = next((s for s in videos if s.index == number), None)
     if stream is None:
         kinds = sorted(
             {s.type if s.type != "video" else "a still picture" for s in container.streams}
@@ -123,7 +135,7 @@ def open_video(
     # loaders run many of these side by side; more threads in each only cost
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
-    return container, stream
+    return stream
 
 
 def _why_not(path: str, file: BinaryFile | None, error: Exception) -> str:

@@ -52,14 +52,21 @@ def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
     card = card_of(model)
     if card.architecture.get("name") in IMAGE_MODELS:
         raise UserError(f"{card.architecture['name']} is a network of images, and these are videos")
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     size = batch or max(1, VALUES // clips[0].numel())
     with evaluating(model), torch.inference_mode():
-        parts = [
-            model(normalize(part.to(weight.device), card).to(weight.dtype)).float().cpu()
-            for part in clips.split(size)
-        ]
-    logits = torch.cat(parts)  # outside inference mode, so that callers get an ordinary tensor
+        parts = [model(prepared(model, part)).float().cpu() for part in clips.split(size)]
+    return finite(torch.cat(parts))  # outside inference mode: callers get an ordinary tensor
+
+
+def prepared(model: nn.Module, clips: Tensor) -> Tensor:
+    """uint8 views as the network takes them: on its device, normalised by its card, in its type."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return normalize(clips.to(weight.device), card_of(model)).to(weight.dtype)
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits, float32 on the CPU. Raises `UserError` if one is not finite."""
+    logits = logits.float().cpu()
     if not bool(torch.isfinite(logits).all()):
         raise UserError(
             "the network's scores are not numbers (NaN or infinity): its weights are damaged or its"

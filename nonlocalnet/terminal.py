@@ -141,6 +141,26 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
+@contextmanager
+def live_line(seconds: float | None) -> Iterator[Callable[[float, str], None]]:
+    """A line on standard error that is written over, if that is a terminal.
+
+    Yields report(done, words), done in seconds; with a bar where it is known how many there are.
+    """
+    console = Console(stderr=True)
+    columns = () if seconds is None else (BarColumn(), TimeRemainingColumn())
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=seconds)
+        yield lambda done, words: bar.update(task, completed=done, description=words)
+
+
 def show_parts(rows: Sequence[Row]) -> None:
     """Stages and blocks of a network: output, parameters, multiply-adds."""
     cells = [[row.name, row.kind, *_size(row)] for row in rows]

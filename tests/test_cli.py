@@ -20,6 +20,7 @@ from nonlocalnet import __version__, cli, commands
 from nonlocalnet.errors import UserError
 from nonlocalnet.flags import Network, UsageError, parse_views
 from nonlocalnet.listings.data import Data
+from nonlocalnet.manner import Manner
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.presets import PRESETS
 from nonlocalnet.protocols import RECIPES
@@ -69,6 +70,17 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
             {"videos": ("video.mp4", "folder/"), "json": False, "top": 5},
         ),
         ("predict runs/mine --json a.mp4", "predict", {"videos": ("a.mp4",), "json": True}),
+        (
+            "stream run rtsp://camera/1 -o out -o a.mp4 --every 2 --unknown 0.6 --live",
+            "stream",
+            {
+                "source": "rtsp://camera/1",
+                "out": (Path("out"), Path("a.mp4")),
+                "manner": Manner(every=2, unknown="0.6"),
+                "live": True,
+            },
+        ),
+        ("predict run a.mp4 --timeline", "predict", {"videos": ("a.mp4",), "timeline": True}),
         (
             "predict-many run s3://b/**/*.mp4 list.txt -o scores --workers 2",
             "predict_many",
@@ -717,6 +729,7 @@ def test_commands_are_those_of_the_readme() -> None:
         "fuse",
         "calibrate",
         "predict",
+        "stream",
         "predict-many",
         "attend",
         "show",
