@@ -59,7 +59,7 @@ def predict(
     Exits with 1 if a video could not be read; the others are predicted all the same.
 
     Args:
-        run: Folder of a run, a checkpoint, or the name of a published model.
+        run: Folder of a run, a checkpoint, an exported file, or a published model's name.
         videos: Files, folders, lists of paths (.txt, .csv), addresses and patterns.
         json: One line of JSON per video instead of a table.
         top: How many classes.
@@ -73,12 +73,14 @@ def predict(
     clips, crops = parse_views(views)
     if top < 1:
         raise UsageError(f"--top is a number of classes, such as 5; it came as {top}")
+    from .exported import of_clips
     from .inputs import find_videos
     from .prediction import predictions
 
     model = find_trained(run, device, verify)
     if timeline:
         return _timelines(model, run, videos)
+    model = of_clips(model)
     count = len(find_videos(videos)) - 1  # for one video no process is worth its start
     reading = min(count, reading_processes(workers)) if workers is None else workers
     broken = 0
@@ -138,7 +140,7 @@ def stream(
     whole then too.
 
     Args:
-        run: Folder of a run, a checkpoint, or the name of a published model.
+        run: Folder of a run, a checkpoint, an exported file, or a published model's name.
         source: A video, a folder of videos or of numbered pictures, the number of a camera, an
             address such as rtsp://camera or https://server/film.mp4, or - for standard input.
         manner: How it is watched.

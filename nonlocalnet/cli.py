@@ -14,7 +14,18 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from . import __version__, answers, bulk, commands, overview, planning, results, studies, zoo
+from . import (
+    __version__,
+    answers,
+    bulk,
+    commands,
+    overview,
+    planning,
+    results,
+    shipping,
+    studies,
+    zoo,
+)
 from .errors import UserError
 from .flags import NonLocal
 from .protocols import RECIPES
@@ -39,6 +50,8 @@ COMMANDS: dict[str, Command] = {
     "recipes": planning.recipes,
     "weights": zoo.weights,
     "convert": zoo.convert,
+    "export": shipping.export,
+    "bench": shipping.bench,
     "doctor": commands.doctor,
     "demo": commands.demo,
     "ablate": studies.ablate,

@@ -187,7 +187,7 @@ def run_test(
     those of one. The scores go beside the report as .npz, for `fuse`.
 
     Args:
-        run: Folder of a run, a checkpoint, or the name of a published model.
+        run: Folder of a run, a checkpoint, an exported file, or a published model's name.
         data: What to test on. Where the run was trained on it, its validation videos are tested;
             else those that a folder's val/ or the list itself say; else all.
         views: Views per video, CLIPSxCROPS, such as 10x3 or 10xwhole (the whole frame, as the
@@ -201,11 +201,11 @@ def run_test(
     clips, crops = parse_views(views)
     check_output("--out", out, ".html", ".htm")
     from .exam import examine
-    from .weights import load
+    from .exported import open_network
 
     path = find_run(run)
     if verify:
-        load(path, verify=True)
+        open_network(path, verify=True)
     exam = examine(
         path,
         data,

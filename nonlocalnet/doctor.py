@@ -80,6 +80,8 @@ PACKAGES = {
     "tensorboard": "train",
     "matplotlib": "train",
     "huggingface_hub": "hub",
+    "onnxruntime": "export",
+    "onnxscript": "export",
 }
 SERVED_WITHOUT = ("numba",)  # brought by the core, which has another form of what it does
 PURPOSE = {

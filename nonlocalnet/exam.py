@@ -11,6 +11,7 @@ from .calibration import FILE, calibrate
 from .card import card_of
 from .errors import UserError
 from .evaluate import match_classes, numbers_alone, score_videos
+from .exported import of_clips, open_network
 from .files import check_place
 from .listings.data import Data, as_data
 from .listings.read import is_folder, read_test_data
@@ -20,7 +21,6 @@ from .report import Run, read_log, write_report
 from .samples import SPLIT, Sample, Split, split_of
 from .scores import Scores
 from .tags import TagResult
-from .weights import load
 
 RECIPE, LOG = "recipe.json", "log.jsonl"  # what `train` leaves in a run
 
@@ -54,7 +54,7 @@ def examine(
 ) -> Exam:
     """Test a run folder or a checkpoint on a folder of videos and write the report.
 
-    run: a run folder made by `train`, or a checkpoint file.
+    run: a run folder made by `train`, a checkpoint or an exported file.
     data: class_name/*.mp4, with or without val/ above, or a list (see `choose`). None: the
         validation videos of the run itself.
     clips, crops: the fullest view rule; the card's where not given.
@@ -67,7 +67,7 @@ def examine(
     Raises `UserError` for no network in `run`, no videos, classes it does not know, a report that
     cannot be written.
     """
-    model = load(run, device)
+    model = of_clips(open_network(run, device))
     html = html or (run if run.is_dir() else run.parent) / "report.html"
     check_place(html)
     split, words = choose(run, data)

@@ -124,13 +124,13 @@ def find_run(run: Path) -> Path:
 
 
 def find_trained(run: Path, device: Device | None = None, verify: bool = False) -> nn.Module:
-    """The trained network of a run, a checkpoint or a published model, on a device.
+    """The trained network of a run, a checkpoint, an exported file or a published model.
 
     verify: let it pass the self-test in its file. Raises `UserError` if there is none.
     """
-    from .weights import load
+    from .exported import open_network
 
-    return load(find_run(run), best_device(device), verify=verify)
+    return open_network(find_run(run), best_device(device), verify=verify)
 
 
 def find_network(model: str, network: Network) -> nn.Module:

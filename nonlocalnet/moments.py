@@ -20,7 +20,7 @@ from .head import head_of
 from .manner import By
 from .modes import evaluating
 from .scoring import finite, prepared, score
-from .streaming import Streaming
+from .streaming import Streaming, is_stream
 from .transforms import test_crops
 
 SILENCE = 2.0  # seconds between two frames after which a network begins anew, or
@@ -57,7 +57,7 @@ def ready(model: nn.Module, by: By | None = None) -> nn.Module:
 
     by: one of the two. Raises `UserError` for a network that cannot go so.
     """
-    if goes_by_frames(model):
+    if is_stream(model):
         if by == "clip":
             raise UserError("this network was exported to go frame by frame, not by clips")
         return model
@@ -71,11 +71,6 @@ def ready(model: nn.Module, by: By | None = None) -> nn.Module:
         return model
     # one that sees every frame by itself was trained on clips for their mean
     return stream if stream.names or by == "frame" else model
-
-
-def goes_by_frames(model: nn.Module) -> bool:
-    """Whether it is a `Streaming`, or exported from one."""
-    return callable(getattr(model, "start", None))
 
 
 def moments(
@@ -98,7 +93,7 @@ def moments(
 
     Raises `UserError` if a logit is not finite, or for features of an exported network.
     """
-    go = _by_frames if goes_by_frames(model) else _by_clips
+    go = _by_frames if is_stream(model) else _by_clips
     with evaluating(model), _tapped(model, features) as tapped:
         for moment in go(model, _runs(frames, say), hop):
             yield replace(moment, features=tapped.pop().clone()) if features else moment

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Direction = Literal["both", "past"]
@@ -95,6 +96,12 @@ class TemporalShift(nn.Module):
 
     def _shift(self, x: Tensor) -> Tensor:
         fold = self._fold(x)
+        if torch.compiler.is_exporting():  # where each assignment would become a scatter
+            from_past = F.pad(x[:, : 2 * fold, :-1], (0, 0, 0, 0, 1, 0))
+            if self.direction == "past":
+                return torch.cat([from_past[:, :fold], x[:, fold:]], 1)
+            from_future = F.pad(x[:, :fold, 1:], (0, 0, 0, 0, 0, 1))
+            return torch.cat([from_future, from_past[:, fold:], x[:, 2 * fold :]], 1)
         out = x.clone()
         if self.direction == "past":
             out[:, :fold, 1:] = x[:, :fold, :-1]

@@ -122,6 +122,11 @@ def restart(state: State, which: Tensor) -> State:
     return tuple(t.masked_fill(which.view(-1, *[1] * (t.dim() - 1)), 0) for t in state)
 
 
+def is_stream(model: nn.Module) -> bool:
+    """Whether a network takes frame after frame: a `Streaming`, or one that was exported."""
+    return callable(getattr(model, "start", None))
+
+
 class _Carried(nn.Module):
     """A layer whose memory is put in before a call of the network, and taken out after it."""
 

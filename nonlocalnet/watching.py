@@ -17,9 +17,10 @@ from .evaluate import class_names
 from .feeds import Feed, Frame
 from .live import AHEAD, FRESH, Ahead, Latency
 from .manner import Manner
-from .moments import goes_by_frames, moments
+from .moments import moments
 from .pace import Pace
 from .smoothing import Hysteresis, parse_smoothing
+from .streaming import is_stream
 from .timeline import Outputs, Recorder, Telling, Told
 from .training.interrupt import stop_on_signals
 
@@ -31,7 +32,7 @@ def tell(model: nn.Module, run: Path, manner: Manner) -> tuple[Telling, list[str
 
     run: where its calibration may lie.
     """
-    card, online = card_of(model), goes_by_frames(model)
+    card, online = card_of(model), is_stream(model)
     names = class_names(card)
     found, words = find_unknown(manner.unknown, run, names, card.activation == "sigmoid")
     smooth = manner.smooth or (f"mean:{card.frames}" if online else "none")
@@ -104,7 +105,7 @@ def watch(
 
     Raises `UserError`, also where the feed fails on the way: the files then hold what came before.
     """
-    pace, shown = Pace(card_of(model), goes_by_frames(model), manner.every), outputs.video
+    pace, shown = Pace(card_of(model), is_stream(model), manner.every), outputs.video
     say(pace.words(feed.fps))
     taken = feed.take(pace.step, pace.phase, show=shown is not None)
     tally = Tally(live or feed.live)

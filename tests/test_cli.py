@@ -110,6 +110,12 @@ def meant(line: str) -> tuple[str, dict[str, Any]]:
             {"model": "i3d_resnet50", "input": "3x32x224x224", "train": True, "batch": 1},
         ),
         ("cost runs/mine --dtype bfloat16", "cost", {"model": "runs/mine", "dtype": "bfloat16"}),
+        (
+            "export runs/mine OUT.onnx --stream --precision int8 --calibrate videos",
+            "export",
+            {"run": Path("runs/mine"), "stream": True, "precision": "int8", "batch": "1"},
+        ),
+        ("bench a.onnx runs/mine", "bench", {"networks": (Path("a.onnx"), Path("runs/mine"))}),
         ("doctor", "doctor", {}),
         ("demo", "demo", {"out": Path("demo"), "seed": 0}),
         ("demo -o here --seed 2", "demo", {"out": Path("here"), "seed": 2}),
@@ -734,7 +740,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "attend",
         "show",
     ]
-    names += ["cost", "recipes", "weights", "convert", "doctor", "demo", "ablate"]
+    names += ["cost", "recipes", "weights", "convert"]
+    names += ["export", "bench", "doctor", "demo", "ablate"]
     assert list(cli.COMMANDS) == names
     assert all(command.__doc__ for command in cli.COMMANDS.values())
     assert commands.run_test is cli.COMMANDS["test"]

@@ -19,10 +19,10 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.feeds import Frame, open_feed
 from nonlocalnet.head import head_of
 from nonlocalnet.models import create_model
-from nonlocalnet.moments import Moment, goes_by_frames, moments, ready
+from nonlocalnet.moments import Moment, moments, ready
 from nonlocalnet.pace import Pace
 from nonlocalnet.scoring import score
-from nonlocalnet.streaming import Streaming
+from nonlocalnet.streaming import Streaming, is_stream
 
 
 def made(name: str, card: dict[str, Any] | None = None, **options: Any) -> nn.Module:
@@ -38,7 +38,7 @@ def made(name: str, card: dict[str, Any] | None = None, **options: Any) -> nn.Mo
 
 def watched(model: nn.Module, path: Path, **options: Any) -> list[Moment]:
     net = ready(model)
-    pace = Pace(card_of(model), goes_by_frames(net))
+    pace = Pace(card_of(model), is_stream(net))
     with open_feed(str(path)) as feed:
         return list(moments(net, feed.take(pace.step, pace.phase), **options))
 

@@ -64,3 +64,13 @@ def test_wrong_features_are_told() -> None:
         TemporalShift(direction="future")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1/8 of 4 channels is none"):
         TemporalShift(8)(torch.zeros(1, 4, 2, 2, 2))
+
+
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_a_graph_shifts_without_scatters(direction: Direction) -> None:
+    """What is exported is another form, of the same values."""
+    layer = TemporalShift(direction=direction)
+    x = torch.randn(2, 17, 5, 3, 4)
+    graph = torch.export.export(layer, (x,)).module()
+    assert torch.equal(graph(x), layer(x))
+    assert not [n for n in graph.graph.nodes if "copy" in str(n.target)]

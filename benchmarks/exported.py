@@ -1,0 +1,172 @@
+"""Online networks frame by frame: our eager, exported in fp32 and int8, and a plain eager peer.
+
+    python benchmarks/exported.py [--seconds 20] [--check]
+
+Goal P11. All of a network's rows take turns in one process on one thread; the figures are process
+CPU time, the ratios medians over neighbouring runs. "eager" is `Streaming` as a user gets it, in
+inference mode. "peer" is what it stands beside elsewhere: torchvision's MobileNetV2 in eager mode
+and torch's default layout, its blocks shifted from caches, as mit-han-lab's online demo runs it.
+Errors are against eager over a stream of real frames with a restart, see `export`. Weights are
+drawn: what is timed does not depend on them, and int8's error would be another with trained ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import keep, spread
+from torch import Tensor, nn
+
+from nonlocalnet import create_model
+from nonlocalnet.card import card_of
+from nonlocalnet.export import export
+from nonlocalnet.export.frames import real_clips
+from nonlocalnet.exported import open_network
+from nonlocalnet.streaming import Streaming
+from nonlocalnet.synthetic import render_reunion
+from nonlocalnet.transforms import normalize
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tsm_mobilenetv2": {},
+    "tsm_resnet50": {},
+    "tsm_resnet50, 5 causal blocks": {"non_local": 5, "causal": 8, "zero_init": "none"},
+}
+Step = Callable[[], Any]
+
+
+def network(name: str, **options: Any) -> nn.Module:
+    """A network with norms as after training."""
+    torch.manual_seed(0)
+    model = create_model(name.partition(",")[0], 27, shift="past", **options)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+    return model.eval()
+
+
+def stepping(stream: nn.Module, frames: list[Tensor]) -> Step:
+    state = [stream.start(frames[0])]
+    turn = [0]
+
+    def step() -> Tensor:
+        turn[0] += 1
+        with torch.inference_mode():
+            logits, state[0] = stream(frames[turn[0] % len(frames)], state[0])
+        return logits
+
+    return step
+
+
+def peer(frames: list[Tensor]) -> Step:
+    """torchvision's network with the caches of mit's online demo."""
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    model = mobilenet_v2(num_classes=27).eval()
+    turn, caches = [0], dict[nn.Module, Tensor]()
+
+    def shifted(conv: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = args
+        fold = x.shape[1] // 8
+        before = caches.get(conv, torch.zeros_like(x[:, :fold]))
+        caches[conv] = x[:, :fold]
+        return (torch.cat((before, x[:, fold:]), 1),)
+
+    for block in model.features:
+        if getattr(block, "use_res_connect", False):
+            block.conv[0].register_forward_pre_hook(shifted)
+
+    def step() -> Tensor:
+        turn[0] += 1
+        with torch.inference_mode():
+            return model(frames[turn[0] % len(frames)])
+
+    return step
+
+
+def in_turns(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    end = time.monotonic() + seconds
+    while len(times["eager"]) < 5 or time.monotonic() < end:
+        names = list(steps)
+        for name in names if len(times["eager"]) % 2 else reversed(names):
+            began = time.process_time()
+            steps[name]()
+            times[name].append(time.process_time() - began)
+    return times
+
+
+def measured(
+    name: str, options: dict[str, Any], seconds: float, size: int | None
+) -> dict[str, Any]:
+    model = network(name, **options)
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        videos = render_reunion(Path(folder) / "reunion", train=4, val=8) / "val"
+        opened: dict[str, nn.Module] = {}
+        for precision in ("fp32", "int8"):
+            file = Path(folder) / f"{precision}.onnx"
+            done = export(
+                model,
+                file,
+                stream=True,
+                precision=precision,
+                size=size,
+                calibrate=[videos] if precision == "int8" else None,
+            )
+            opened[precision] = open_network(file)
+            rows[precision] = {"bytes": file.stat().st_size, **done.proof.to_dict()}
+        card = card_of(opened["fp32"])
+        clip = normalize(real_clips(card, None, True, lambda done, total: None)[:1], card)
+        frames = [frame.contiguous() for frame in clip.unbind(2)]
+        steps = {key: stepping(stream, frames) for key, stream in opened.items()}
+        steps = {"eager": stepping(Streaming(model), frames), **steps}
+        if name == "tsm_mobilenetv2":
+            steps["peer"] = peer(frames)
+        times = in_turns(steps, seconds)
+    for key, taken in times.items():
+        row = rows.setdefault(key, {})
+        row["milliseconds"] = 1e3 * statistics.median(taken)
+        for against in {"eager", "peer"} & set(times) - {key}:
+            pairs = zip(times[against], taken, strict=True)
+            row[f"faster than {against}"] = spread([a / b for a, b in pairs])
+    rows["rounds"] = len(times["eager"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each network")
+    parser.add_argument("--check", action="store_true", help="tiny pictures; nothing is kept")
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for name, options in list(NETWORKS.items())[: 1 if told.check else None]:
+        size = 32 if told.check else 224
+        found[name] = measured(name, options, 0.0 if told.check else told.seconds, size)
+        for key, row in found[name].items():
+            if key != "rounds":
+                ratio = row.get("faster than eager", {}).get("median", 1.0)
+                other = row.get("faster than peer", {}).get("median")
+                beside = "" if other is None else f", {other:.2f} x the peer's"
+                error = f", error {row['error']:.1e}" if "error" in row else ""
+                taken = f"{row['milliseconds']:.2f} ms, {ratio:.2f} x eager"
+                print(f"{name}: {key} {taken}{beside}{error}", flush=True)
+    if not told.check:
+        keep("exported", {"networks": found})
+
+
+if __name__ == "__main__":
+    main()
