@@ -141,7 +141,7 @@ def train(
         if is_model(recipe.model):  # others have their own blocks
             check_non_local(recipe.model, recipe.non_local)
     try:
-        check(recipe)
+        check(recipe, resume)
     except UserError as error:
         raise UsageError(str(error)) from None
     from .listings.read import read_data
@@ -176,6 +176,7 @@ def run_test(
     run: Positional[Path],
     data: DataFlags,
     views: str | None = None,
+    stream: bool = False,
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     device: Device | None = None,
     workers: int | None = None,
@@ -192,6 +193,7 @@ def run_test(
             else those that a folder's val/ or the list itself say; else all.
         views: Views per video, CLIPSxCROPS, such as 10x3 or 10xwhole (the whole frame, as the
             paper tests); None is the network's own rule.
+        stream: Then once more frame by frame, as an online network meets a camera's pictures.
         out: The report; None is test.html in the run, or here for a published model. Its figures go
             beside it as JSON.
         device: Where the network runs; None is the best there is.
@@ -212,6 +214,7 @@ def run_test(
         clips,
         crops,
         html=out or (run if run.is_dir() else run.parent) / "test.html",
+        framewise=stream,
         device=best_device(device),
         workers=reading_processes(workers),
         progress=watched(),

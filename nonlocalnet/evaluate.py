@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -30,7 +31,11 @@ from .processes import gathered, processes, rank, sharing_errors
 from .samples import Sample
 from .scores import Scores
 from .scoring import aggregate, load, score
+from .stepping import Agreement, score_frames
+from .streaming import Streaming
 from .transforms import centre_crop
+
+FRAMEWISE = "Frame by frame"  # among what is told of how figures were obtained
 
 
 def evaluate(
@@ -40,6 +45,7 @@ def evaluate(
     crops: int | None = None,
     *,
     groups: Mapping[str, Callable[[str], str]] | None = None,
+    framewise: bool = False,
     workers: int = 0,
     progress: bool = False,
 ) -> Result:
@@ -55,7 +61,9 @@ def evaluate(
             "these videos may have several labels each, so no answer is the right one: take"
             " score_videos(...).tags(), which has the mean average precision"
         )
-    scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
+    scores = score_videos(
+        model, samples, clips, crops, framewise=framewise, workers=workers, progress=progress
+    )
     return scores.result(groups)
 
 
@@ -65,6 +73,7 @@ def score_videos(
     clips: int | None = None,
     crops: int | None = None,
     *,
+    framewise: bool = False,
     workers: int = 0,
     progress: bool = False,
 ) -> Scores:
@@ -75,6 +84,8 @@ def score_videos(
     appear once, and the whole frame has no centre crop. The numbers default to the card's.
 
     samples: labels index the classes of the network's card (see `match_classes`).
+    framewise: then once more the full rule, each view given frame by frame to `Streaming`; how far
+        its logits are from the others is told in `obtained`.
     workers: reading processes. progress: a bar with the rate, on standard error.
 
     Under torchrun every process calls this, scores its share and gets the scores of all: a video
@@ -82,29 +93,30 @@ def score_videos(
 
     Videos that cannot be read are skipped, with the reason, and counted. One video's views are in
     memory at a time, and one more per worker. Raises `UserError` if there is nothing to test, if
-    no video can be read, or if a label is none of the network's.
+    no video can be read, if a label is none of the network's, or if it cannot go frame by frame.
     """
-    card = card_of(model)
+    card, stream = card_of(model), Streaming(model) if framewise else None
     clips, crops = card.views(clips, crops)
     classes = class_names(card)
     _check(samples, classes)
     centred = (Rule(1, 1), *([] if crops == WHOLE else [Rule(clips, 1)]))
-    rules = tuple(dict.fromkeys((*centred, Rule(clips, crops))))
+    stepped = [Rule(clips, crops, framewise=True)] if framewise else []
+    rules = tuple(dict.fromkeys((*centred, Rule(clips, crops), *stepped)))
     start = time.monotonic()
     mine = range(rank(), len(samples), processes())
     items = load(_TestViews([samples[i] for i in mine], card, clips, crops), workers)
-    found: dict[int, Tensor | Skipped] = {}
+    found: dict[int, _Scored | Skipped] = {}
     with _bar(len(mine), progress and not rank()) as advance, sharing_errors():
         for i, item in zip(mine, items, strict=True):
             if isinstance(item, Broken):
                 found[i] = Skipped(item.path, item.reason)
             else:
-                found[i] = _scores(model, card, rules, item)
+                found[i] = _scores(model, stream, rules, item)
             advance()
     everything = {i: each for part in gathered(found) for i, each in part.items()}
     outcomes = [everything[i] for i in range(len(samples))]
     skipped = tuple(each for each in outcomes if isinstance(each, Skipped))
-    values = [each for each in outcomes if isinstance(each, Tensor)]
+    values = [each for each in outcomes if isinstance(each, _Scored)]
     if not values:
         raise UserError(
             f"none of the {len(samples)} videos could be read; the first was {skipped[0].path}:"
@@ -115,9 +127,17 @@ def score_videos(
         for sample, each in zip(samples, outcomes, strict=True)
         if not isinstance(each, Skipped)
     )
-    scores = Scores(classes, rules, scored, torch.stack(values, 1), card.activation, skipped)
+    stacked = torch.stack([each.scores for each in values], 1)  # (rules, n, K)
+    scores = Scores(classes, rules, scored, stacked, card.activation, skipped)
     told = _obtained(model, card, scores, time.monotonic() - start)
+    if stream is not None:
+        told[FRAMEWISE] = _apart(sum((each.agreement for each in values), Agreement()))
     return dataclasses.replace(scores, obtained=told)
+
+
+def _apart(agreement: Agreement) -> str:
+    apart = agreement.relative
+    return f"logits differ from those of whole clips by at most {apart:.1e} of their deviation"
 
 
 def class_names(card: Card) -> tuple[str, ...]:
@@ -180,12 +200,21 @@ class _TestViews:
         return centre if isinstance(centre, Broken) else (full, centre)
 
 
+class _Scored(NamedTuple):
+    """One video: its scores under each rule, (rules, K), and how well stepping agrees."""
+
+    scores: Tensor
+    agreement: Agreement
+
+
 def _scores(
-    model: nn.Module, card: Card, rules: Sequence[Rule], views: tuple[Views, Views | None]
-) -> Tensor:
-    """The scores of one video under each rule, (rules, K)."""
+    model: nn.Module,
+    stream: Streaming | None,
+    rules: Sequence[Rule],
+    views: tuple[Views, Views | None],
+) -> _Scored:
     full, centre = views
-    clips, crops = rules[-1].clips, rules[-1].crops
+    card, clips, crops = card_of(model), rules[-1].clips, rules[-1].crops
     # apart from the extra view, these are the very calls `predict` makes: equal to the last bit
     logits = score(model, full.clips).unflatten(0, (clips, -1))  # (V, K) -> (clips, crops, K)
     if logits.shape[-1] != len(class_names(card)):
@@ -200,7 +229,12 @@ def _scores(
     by_rule[Rule(clips, crops)] = logits.flatten(0, 1)
     if centre is not None:
         by_rule[Rule(1, 1)] = score(model, centre.clips)
-    return torch.stack([aggregate(by_rule[rule], card) for rule in rules])
+    agreement = Agreement()
+    if stream is not None:
+        stepped = score_frames(stream, full.clips).mean(1)  # (V, T, K) -> (V, K)
+        by_rule[Rule(clips, crops, framewise=True)] = stepped
+        agreement = Agreement.of(logits.flatten(0, 1), stepped)
+    return _Scored(torch.stack([aggregate(by_rule[rule], card) for rule in rules]), agreement)
 
 
 def _check(samples: Sequence[Sample], classes: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from .calibration import FILE, calibrate
 from .card import card_of
 from .errors import UserError
-from .evaluate import match_classes, numbers_alone, score_videos
-from .exported import of_clips, open_network
+from .evaluate import FRAMEWISE, match_classes, numbers_alone, score_videos
+from .exported import is_exported, of_clips, open_network
 from .files import check_place
 from .listings.data import Data, as_data
 from .listings.read import is_folder, read_test_data
@@ -48,6 +48,7 @@ def examine(
     html: Path | None = None,
     title: str = "",
     groups: Mapping[str, Callable[[str], str]] | None = None,
+    framewise: bool = False,
     device: str = "cpu",
     workers: int = 0,
     progress: bool = False,
@@ -59,7 +60,8 @@ def examine(
         validation videos of the run itself.
     clips, crops: the fullest view rule; the card's where not given.
     html: where the report goes. None: report.html in the run folder. title: the report's.
-    groups: see `evaluate`. device, workers: where the network runs, and how many processes read.
+    groups: see `evaluate`. framewise: frame by frame too, see `score_videos`.
+    device, workers: where the network runs, and how many processes read.
     progress: a bar on standard error.
 
     Under torchrun every process calls this, and the first one writes.
@@ -68,6 +70,8 @@ def examine(
     cannot be written.
     """
     model = of_clips(open_network(run, device))
+    if framewise and is_exported(run):
+        raise UserError(f"{run} was compared with its network when it was exported: test that one")
     html = html or (run if run.is_dir() else run.parent) / "report.html"
     check_place(html)
     split, words = choose(run, data)
@@ -76,7 +80,11 @@ def examine(
         words.append(
             "the list has numbers for classes: number k is taken for the network's output k"
         )
-    scores = score_videos(model, samples, clips, crops, workers=workers, progress=progress)
+    scores = score_videos(
+        model, samples, clips, crops, framewise=framewise, workers=workers, progress=progress
+    )
+    if framewise:
+        words.append(f"frame by frame, {scores.obtained[FRAMEWISE]}")
     result = scores.tags() if scores.several else scores.result(groups)
     kept = html.with_suffix(".npz")
     if rank():

@@ -16,7 +16,7 @@ from torch.export.passes import move_to_device_pass
 from .card import card_of, set_card
 from .errors import UserError
 from .sidecar import Sidecar, read_sidecar
-from .streaming import State, is_stream
+from .streaming import State, is_stream, step_through
 from .weights import load
 
 SUFFIXES = (".onnx", ".pt2")
@@ -34,13 +34,18 @@ def open_network(
     Raises `UserError` as `load` and `read_sidecar` do, and for a file its runtime cannot open.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+    if not is_exported(path):
         return load(path, device, verify=verify)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file that `nonlocalnet export` wrote")
     sidecar = read_sidecar(path)
     kind = ExportedStream if sidecar.kind == "stream" else ExportedClips
     return kind(open_graph(path, device), sidecar).eval()
+
+
+def is_exported(path: Path) -> bool:
+    """Whether that is a file of `nonlocalnet export`, by its name."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 class ExportedClips(nn.Module):
@@ -108,12 +113,7 @@ class FrameByFrame(nn.Module):
         sidecar = getattr(self.stream, "sidecar", None)
         parts = []
         for part in _filled(clips, None if sidecar is None else sidecar.batch):
-            frames = [frame.contiguous() for frame in part.unbind(2)]
-            state, logits = self.stream.start(frames[0]), []  # type: ignore[operator]
-            for frame in frames:
-                each, state = self.stream(frame, state)
-                logits.append(each)
-            parts.append(torch.stack(logits).mean(0))
+            parts.append(step_through(self.stream, part).mean(1))
         return torch.cat(parts)[: len(clips)]
 
 

@@ -93,17 +93,23 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Rule:
-    """Which views one score was made of; crops as in `card.CROPS`."""
+    """Which views one score was made of; crops as in `card.CROPS`.
+
+    framewise: the network got the frames of a view one by one, and its answers were averaged.
+    """
 
     clips: int
     crops: int
+    framewise: bool = False
 
     @property
     def name(self) -> str:
-        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
+        name = "1 clip" if self.clips == 1 else f"{self.clips} clips"
         if self.crops == WHOLE:
-            return f"{clips} × the whole frame"
-        return clips if self.crops == 1 else f"{clips} × {self.crops} crops"
+            name += " × the whole frame"
+        elif self.crops > 1:
+            name += f" × {self.crops} crops"
+        return f"{name}, frame by frame" if self.framewise else name
 
     @property
     def views(self) -> int:

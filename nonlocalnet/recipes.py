@@ -27,6 +27,7 @@ Schedule = Literal["steps", "cosine", "one_cycle"]
 Precision = Literal["fp32", "bf16-mixed"]
 Loss = Literal["cross_entropy", "bce"]
 Strategy = Literal["ddp", "fsdp"]
+ShiftKind = Literal["offline", "online"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Recipe:
     """The pairwise function f (paper, section 3.2); None is embedded_gaussian, or the preset's."""
     mode: Mode | None = None
     """What a position of a block sees: all (None), its own frame, or its own place over time."""
+    causal: int | None = None
+    """Blocks look back: a frame sees this many, its own the last. None: all; online, a clip's."""
+    shift: ShiftKind | None = None
+    """TSM's shift: offline, from both sides (None), or online, from the past alone."""
     subsample: Subsample | None = None
     """The paper's 1x2x2 pooling of a block's keys: before (None) or after phi and g, or none."""
     scale: Literal["1/sqrt(d)"] | None = None
@@ -177,8 +182,11 @@ FREE = (
 )
 
 
-def check(recipe: Recipe) -> None:
-    """Raises `UserError` for values out of range and options that contradict each other."""
+def check(recipe: Recipe, resume: bool = False) -> None:
+    """Raises `UserError` for values out of range and options that contradict each other.
+
+    resume: a run fills in what is at its default, so that options are no contradiction yet.
+    """
     least = {"frames": 1, "stride": 1, "crop": 1, "short_side": 1, "test_crop": 1, "epochs": 1}
     least |= {
         "accumulate_to": 1,
@@ -188,7 +196,7 @@ def check(recipe: Recipe) -> None:
         "save_steps": 1,
         "log_steps": 1,
     }
-    least |= {"precise_norm": 0, "width": 1}
+    least |= {"precise_norm": 0, "width": 1, "causal": 1}
     for name, low in least.items():
         value = getattr(recipe, name)
         if value is not None and value < low:
@@ -213,6 +221,11 @@ def check(recipe: Recipe) -> None:
             "--milestones are parts of the run between 0 and 1, rising; they came as"
             f" {' '.join(map(str, recipe.milestones))}"
         )
+    if not resume:
+        _check_together(recipe)
+
+
+def _check_together(recipe: Recipe) -> None:
     if recipe.nesterov and recipe.momentum == 0 and recipe.optimizer == "sgd":
         raise UserError("Nesterov's momentum needs --momentum above 0, or --no-nesterov")
     if recipe.freeze_backbone and recipe.pretrained is None and is_model(recipe.model):
@@ -225,6 +238,26 @@ def check(recipe: Recipe) -> None:
         raise UserError(
             f"--sampling segments takes one frame per segment and has no use for --stride"
             f" {recipe.stride}: leave one of them out"
+        )
+    _check_online(recipe)
+
+
+def _check_online(recipe: Recipe) -> None:
+    named = is_model(recipe.model)  # a trained network is what it is, and refuses either flag
+    if recipe.shift is not None and named and not recipe.model.startswith("tsm"):
+        raise UserError(
+            f"--shift is TSM's, and {recipe.model} has none: take a network whose name begins with"
+            " tsm_, such as tsm_resnet50"
+        )
+    if recipe.causal is not None and named and not recipe.non_local:
+        raise UserError(
+            f"--causal {recipe.causal} is for non-local blocks, and with --non-local 0 there are"
+            " none: leave one of them out"
+        )
+    if recipe.causal is not None and recipe.mode == "space":
+        raise UserError(
+            f"--causal {recipe.causal} says how many frames a position sees, and with --mode space"
+            " it sees its own alone: leave one of them out"
         )
 
 

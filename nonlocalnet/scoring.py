@@ -45,13 +45,7 @@ def score(model: nn.Module, clips: Tensor, batch: int | None = None) -> Tensor:
     Raises `TypeError`/`ValueError` for another kind of tensor, `UserError` if a logit is not
     finite.
     """
-    if clips.dtype != torch.uint8:
-        raise TypeError(f"clips must be uint8, as transforms give them, not {clips.dtype}")
-    if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape:
-        raise ValueError(f"clips must be (V, 3, T, S, S), not {tuple(clips.shape)}")
-    card = card_of(model)
-    if card.architecture.get("name") in IMAGE_MODELS:
-        raise UserError(f"{card.architecture['name']} is a network of images, and these are videos")
+    _check(clips, card_of(model))
     size = batch or max(1, VALUES // clips[0].numel())
     with evaluating(model), torch.inference_mode():
         parts = [model(prepared(model, part)).float().cpu() for part in clips.split(size)]
@@ -73,6 +67,15 @@ def finite(logits: Tensor) -> Tensor:
             " training diverged; train again with a lower learning rate, or use another checkpoint"
         )
     return logits
+
+
+def _check(clips: Tensor, card: Card) -> None:
+    if clips.dtype != torch.uint8:
+        raise TypeError(f"clips must be uint8, as transforms give them, not {clips.dtype}")
+    if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape:
+        raise ValueError(f"clips must be (V, 3, T, S, S), not {tuple(clips.shape)}")
+    if card.architecture.get("name") in IMAGE_MODELS:
+        raise UserError(f"{card.architecture['name']} is a network of images, and these are videos")
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {

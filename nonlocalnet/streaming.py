@@ -122,6 +122,19 @@ def restart(state: State, which: Tensor) -> State:
     return tuple(t.masked_fill(which.view(-1, *[1] * (t.dim() - 1)), 0) for t in state)
 
 
+def step_through(stream: nn.Module, clips: Tensor) -> Tensor:
+    """Every frame's logits, one step after the other: (N, 3, T, H, W), normalised -> (N, T, K).
+
+    The clips are N streams that begin together. stream: see `is_stream`.
+    """
+    frames = [frame.contiguous() for frame in clips.unbind(2)]
+    state, answers = stream.start(frames[0]), []  # type: ignore[operator]
+    for frame in frames:
+        logits, state = stream(frame, state)
+        answers.append(logits)
+    return torch.stack(answers, 1)
+
+
 def is_stream(model: nn.Module) -> bool:
     """Whether a network takes frame after frame: a `Streaming`, or one that was exported."""
     return callable(getattr(model, "start", None))

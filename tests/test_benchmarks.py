@@ -12,6 +12,7 @@ from pathlib import Path
 import ablation
 import films
 import measure
+import online
 import oracle
 import peers
 import presets
@@ -154,6 +155,14 @@ def test_the_tables_of_the_ablation_are_those_that_were_measured() -> None:
     assert page.count(
         f"| {ablation.figure(found['tables'][2]['rows'][2]['accuracy']['same colour?'])} |"
     )
+
+
+def test_the_table_of_online_networks_is_what_was_measured() -> None:
+    found = json.loads((measure.RESULTS / "online.json").read_text("utf-8"))["networks"]
+    page = online.PAGE.read_text("utf-8")
+    assert page == online.with_table(page, found)
+    for one in found["TSM, online"].values():
+        assert one["after"][-1] == one["frames"]  # when all frames are seen
 
 
 def test_marks_that_are_not_there_are_told() -> None:

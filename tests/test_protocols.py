@@ -24,7 +24,7 @@ from nonlocalnet.training.schedule import learning_rate
 from nonlocalnet.weights import save
 from nonlocalnet.weights.published import PUBLISHED
 
-NAMED = sorted(set(PROTOCOLS) - {"folder", "reunion"})
+NAMED = sorted(set(PROTOCOLS) - {"folder", "reunion", "reunion_online"})
 
 
 def split(recipe: Recipe, count: int) -> Split:

@@ -11,13 +11,16 @@ from ..card import Card
 from ..errors import UserError
 from ..machine import Machine
 from ..models import MODELS
-from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, Strategy, check
+from ..presets import PRESETS
+from ..recipes import Loss, Optimizer, Precision, Recipe, Schedule, ShiftKind, Strategy, check
 from ..samples import Split
+from ..shift import Direction
 from .cards import derive_card
 
 PAPER_STEP, PAPER_STEPS = 64, 400_000  # clips per step, steps (paper, section 4)
 BASE_LR = {"pretrained": 0.01, "scratch": 0.1}  # for 64 clips: the paper; PySlowFast from scratch
 ADAMW_LR = 5e-4  # for 64 clips; scaled by the square root, as is usual for Adam
+SHIFTS: dict[ShiftKind, Direction] = {"offline": "both", "online": "past"}
 IMBALANCE = 3.0  # classes are weighted where the largest has this many times the smallest
 STEPS_WANTED, FEWEST_EPOCHS, MOST_EPOCHS = 1500, 30, 150
 TINY = {name for name, (_, size) in MODELS.items() if size == "tiny"}
@@ -92,6 +95,11 @@ def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:
             f"the stem {_stem(recipe)!r}, which halves {card.frames} frames; the paper's, made for"
             f" {Card().frames}, would leave an eighth of them"
         )
+    if _causal(recipe) != recipe.causal:
+        words.append(
+            f"the blocks look back {_causal(recipe)} frames, as long as a clip, because an online"
+            " network cannot look ahead (--causal)"
+        )
     if recipe.pretrained is None and recipe.model not in TINY:
         words.append(
             "weights start at random, which takes thousands of clips; --pretrained imagenet starts"
@@ -147,6 +155,8 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
         "width": recipe.width,
         "pairwise": recipe.pairwise,
         "mode": recipe.mode,
+        "causal": _causal(recipe),
+        "shift": None if recipe.shift is None else SHIFTS[recipe.shift],
         "subsample": recipe.subsample,
         "scale": recipe.scale,
         "norm": recipe.norm,
@@ -161,6 +171,13 @@ def architecture(recipe: Recipe, classes: int) -> dict[str, Any]:
         "dropout": dropout,
         **{name: value for name, value in said.items() if value is not None},
     }
+
+
+def _causal(recipe: Recipe) -> int | None:
+    """Blocks of an online network have no frames to come: they look back as far as a clip."""
+    ahead = recipe.shift == "online" and recipe.non_local and recipe.mode != "space"
+    clip: int = recipe.frames or PRESETS["tsm"].card["frames"]
+    return recipe.causal or (clip if ahead else None)
 
 
 def _stem(recipe: Recipe) -> str | None:

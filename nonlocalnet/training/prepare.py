@@ -16,6 +16,7 @@ from ..head import head_of, is_head
 from ..layers import Affine3d
 from ..models import IMAGE_MODELS, KNOWN, create_model, is_model
 from ..recipes import Recipe
+from ..streaming import Streaming
 from ..weights import load, load_imagenet
 from ..weights.download import ready
 from ..weights.published import PUBLISHED
@@ -43,7 +44,7 @@ def make_network(recipe: Recipe, classes: int) -> nn.Module:
 def _trained(recipe: Recipe, classes: int) -> nn.Module:
     changed = [
         name
-        for name in ("non_local", *BlockOptions.__annotations__, "stem")
+        for name in ("non_local", *BlockOptions.__annotations__, "stem", "shift")
         if getattr(recipe, name, None) != getattr(Recipe(), name, None)
     ]
     if changed:
@@ -198,6 +199,22 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     if plan.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=plan.lr)
     return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, nesterov=plan.nesterov)
+
+
+def describe_pace(network: nn.Module) -> list[str]:
+    """How far apart the frames of a clip are, and whether the network can answer after each."""
+    card, words = card_of(network), []
+    if card.gap:
+        words.append(
+            f"the frames of a clip are {card.gap:.3g} s apart, in the median of the training videos"
+        )
+    if card.architecture.get("shift") == "past" or card.architecture.get("causal"):
+        try:
+            Streaming(network)
+            words.append("an online network: it can answer after every frame (test --stream)")
+        except UserError as error:
+            words.append(f"warning: {error}")
+    return words
 
 
 def describe_start(

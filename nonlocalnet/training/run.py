@@ -13,6 +13,7 @@ from torch import nn
 
 from ..card import Card, card_of, set_card
 from ..cost import cost
+from ..datasets import frame_gap
 from ..errors import UserError
 from ..files import write_text
 from ..listings.data import Data
@@ -24,7 +25,15 @@ from ..samples import SPLIT, Sample, Split
 from . import checkpoint
 from .norms import synchronize
 from .plan import Plan, derive
-from .prepare import asleep, describe_start, freeze, make_network, make_optimizer, start_from
+from .prepare import (
+    asleep,
+    describe_pace,
+    describe_start,
+    freeze,
+    make_network,
+    make_optimizer,
+    start_from,
+)
 from .state import BEST, LAST, RECIPE, Run, State, restore
 from .watch import Watch
 
@@ -50,9 +59,9 @@ def open_run(recipe: Recipe, out: Path, resume: bool) -> Opened:
     """
     if not is_model(recipe.model):  # a trained network: where this run starts
         recipe = replace(recipe, pretrained=recipe.model)
-    check(recipe)
     again = any(int(os.environ.get(f"{by}_RESTART_COUNT", "0")) for by in ("TORCHELASTIC", "SLURM"))
     resume = resume or (again and (out / RECIPE).exists())
+    check(recipe, resume)
     saved, recipe = _open(out, recipe, resume)
     return Opened(recipe, saved, resume)
 
@@ -79,14 +88,15 @@ def start(data: Data, opened: Opened, out: Path, fabric: Fabric, watch: Watch) -
         set_card(network, replace(card_of(network), mean=mean, std=std))
         machine = replace(machine, fits=saved["plan"]["batch"])
     plan = _plan(recipe, split, machine, network, fabric)
-    set_card(network, replace(plan.card, architecture=card_of(network).architecture))
+    gap = _gap(saved, split, plan.card)
+    set_card(network, replace(plan.card, architecture=card_of(network).architecture, gap=gap))
     if plan.sync_norm and plan.processes > 1:
         synchronize(network)
     freeze(network, plan)
-    asleep_now = asleep(network)
+    asleep_now, pace = asleep(network), describe_pace(network)
     model = fabric.setup_module(network)
     optimizer = make_optimizer(network, plan)
-    words += [*plan.words, *describe_start(network, optimizer, asleep_now)]
+    words += [*plan.words, *pace, *describe_start(network, optimizer, asleep_now)]
     torch.manual_seed(plan.seed + 1 + fabric.global_rank)
     run = Run(out, recipe, plan, split, fabric, network, model, optimizer, State(), words, watch)
     if saved is not None:
@@ -106,6 +116,13 @@ def _network(recipe: Recipe, saved: dict[str, Any] | None, classes: int) -> nn.M
     network = create_model(**card.architecture)
     set_card(network, card)
     return network
+
+
+def _gap(saved: dict[str, Any] | None, split: Split, card: Card) -> float:
+    """A run that goes on keeps the gap that it began with."""
+    if saved is None:
+        return frame_gap(split.train, card)
+    return Card.from_json(saved["plan"]["card"]).gap
 
 
 def _plan(
