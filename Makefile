@@ -8,9 +8,12 @@ READY := .venv/ready
 BENCH ?= $(addprefix benchmarks/,operation.py blocks.py memory.py whole_network.py)
 # one thread per test process: on shared cores more of them are slower
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# ONNX Runtime Web, for examples/stream.html: the version is also in that page
+ORT := onnxruntime-web@1.30.0
+ORT_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-demo docs clean
+.PHONY: help setup browser demo test lint format bench bench-demo docs clean
 
 help:
 	@echo "make demo    set up and run the main job on the embedded data set"
@@ -18,6 +21,7 @@ help:
 	@echo "make lint    ruff and mypy             make format  rewrite the sources in the house style"
 	@echo "make bench   measure against peers     make docs    build the site into site/"
 	@echo "make bench-demo   demo and ablation with three seeds, how a block should start: two hours"
+	@echo "make browser put ONNX Runtime Web beside examples/stream.html; on Debian, install Chromium"
 	@echo "make clean   remove what was built, .venv included; runs/ and demo/ stay"
 
 setup: $(READY)
@@ -39,7 +43,23 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/nonlocalnet demo
 
-test: lint
+# Beside Python; where one of them cannot be had, the tests that need it are skipped with the reason.
+browser: examples/ort/$(ORT)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	    || { [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && echo "installing Chromium" \
+	        && export DEBIAN_FRONTEND=noninteractive && apt-get update -qq \
+	        && apt-get install -qq --no-install-recommends chromium >/dev/null; } \
+	    || echo "no Chromium: the browser tests will be skipped"
+
+# by way of a folder that is renamed: an interrupted run leaves nothing half there
+examples/ort/$(ORT):
+	@cd examples && rm -rf .ort && mkdir .ort && cd .ort \
+	    && file=$$(npm pack --silent --fetch-retries=1 $(ORT)) \
+	    && tar -xzf "$$file" $(addprefix package/dist/,$(ORT_FILES)) && touch package/dist/$(ORT) \
+	    && rm -rf ../ort && mv package/dist ../ort && rm -rf ../.ort \
+	    || echo "no npm, or it reaches nothing: the browser tests will be skipped"
+
+test: lint browser
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
@@ -66,4 +86,4 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv examples/ort examples/.ort site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
