@@ -27,6 +27,9 @@ try:
 except ImportError as error:
     raise ImportError('int8 needs ONNX Runtime: pip install "nonlocalnet[export]"') from error
 
+COMPUTED = ("Add", "Clip", "Conv", "Gemm", "MatMul", "MaxPool", "Relu")
+# without these, what stands between two layers would go to float and back
+MOVED = ("Concat", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 Feed = dict[str, np.ndarray]
 
 
@@ -56,7 +59,7 @@ def quantize(
             made,
             reader,
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Add", "Concat", "Conv", "Gemm", "MatMul", "MaxPool"],
+            op_types_to_quantize=[*COMPUTED, *MOVED],
             nodes_to_exclude=_masked(load(source).graph),
             per_channel=True,
             # 7 bits of weights: sums of pairs overflow on processors without VNNI otherwise
@@ -93,7 +96,7 @@ def _masked(graph: GraphProto) -> list[str]:
 def _in_float(graph: GraphProto) -> Counter[str]:
     """The nodes that compute and read no dequantised input, by kind."""
     integers = {out for n in graph.node if n.op_type == "DequantizeLinear" for out in n.output}
-    computing = ("Add", "Concat", "Conv", "Gemm", "MatMul", "MaxPool", "Softmax", "ReduceMean")
+    computing = (*COMPUTED, "ReduceMean", "Softmax")
     return Counter(
         node.op_type
         for node in graph.node
