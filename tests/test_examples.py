@@ -32,6 +32,7 @@ from nonlocalnet.video import Video, write_video
 pytest.importorskip("onnxruntime", reason='needs pip install "nonlocalnet[export]"')
 
 import stream  # examples/stream.py
+
 from nonlocalnet.export import export
 
 EXAMPLES = Path(stream.__file__).parent
