@@ -36,7 +36,7 @@ def online(name: str, after: tuple[str, ...] = (), **options: Any) -> nn.Module:
         insert(model, after, causal=WINDOW, **awake, **options)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.3, 0.9)
             nn.init.normal_(module.bias, std=0.2)
             module.momentum = 1.0
     with torch.no_grad():
