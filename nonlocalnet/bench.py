@@ -32,8 +32,8 @@ class Timing:
     kind: "clip" or "stream": what goes through at once, `batch` of them.
     median, p95: of the calls. cpu: median processor time, of all threads. per_second: clips, or
     frames of one stream after another. faster: median ratio of the first network's processor time
-    to this one's in the same round. memory: bytes that opening and warming up added; None where
-    the system does not tell.
+    to this one's in the same round, each for one clip or frame. memory: bytes that opening
+    and warming up added; None where the system does not tell.
     """
 
     path: str
@@ -100,7 +100,8 @@ def bench(
             p95=sorted(row[i] for row in wall)[int(0.95 * (len(wall) - 1))],
             cpu=statistics.median(row[i] for row in cpu),
             per_second=sizes[i] / statistics.median(row[i] for row in wall),
-            faster=statistics.median(row[0] / max(row[i], 1e-9) for row in cpu),
+            faster=statistics.median(row[0] / max(row[i], 1e-9) for row in cpu)
+            * (sizes[i] / sizes[0]),
             memory=memory[i],
         )
         for i, path in enumerate(paths)

@@ -34,13 +34,15 @@ class Calibration:
     """What a score has to be divided by and reach, and how that was found, in words.
 
     temperature: scores are softmax(logits / temperature). thresholds: the lowest score that tells
-    a class; one for all classes, or one per class where several may be right at once.
+    a class; one for all classes, or one per class where several may be right at once. nothing: how
+    many videos of none of the classes it was made with.
     """
 
     classes: tuple[str, ...]
     temperature: float
     thresholds: tuple[float, ...]
     words: tuple[str, ...]
+    nothing: int = 0
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps(dataclasses.asdict(self), indent=1))
@@ -55,6 +57,7 @@ def read_calibration(path: Path) -> Calibration:
             float(values["temperature"]),
             tuple(map(float, values["thresholds"])),
             tuple(map(str, values["words"])),
+            int(values.get("nothing", 0)),
         )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -111,7 +114,8 @@ def calibrate(scores: Scores, nothing: Tensor | None = None, keep: float = KEEP)
         words.append(_told(least, top[~right], "wrong ones too"))
     if alarms is not None:
         words.append(_told(least, alarms, "videos of none of the classes (false alarms)"))
-    return Calibration(scores.classes, warmth or 1.0, (least,), tuple(words))
+    count = 0 if nothing is None else len(nothing)
+    return Calibration(scores.classes, warmth or 1.0, (least,), tuple(words), count)
 
 
 def _softened(warmth: float | None, videos: int, before: float, after: float) -> str:

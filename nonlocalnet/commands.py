@@ -108,8 +108,9 @@ def _ask(run: Path | None, checked: Checked, device: Device | None) -> list[str]
     if run is None:
         return []
     from .check.doubts import contradict
+    from .exported import of_clips
 
-    model = find_trained(run, device)
+    model = of_clips(find_trained(run, device))
     with progress_bar("asking the network") as progress:
         return contradict(checked, model, run, reading_processes(None), progress)
 

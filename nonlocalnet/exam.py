@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .calibration import FILE, calibrate
+from .calibration import FILE, calibrate, read_calibration
 from .card import card_of
 from .errors import UserError
 from .evaluate import FRAMEWISE, match_classes, numbers_alone, score_videos
@@ -104,7 +105,16 @@ def examine(
 
 
 def _calibrated(scores: Scores, run: Path) -> list[str]:
-    """Leave the calibration in the run, for `stream`; what it says, in words."""
+    """Leave the calibration in the run, for `stream`; what it says, in words.
+
+    One that knows videos of none of the classes knows more than these scores, and stays.
+    """
+    with suppress(UserError):  # none there yet
+        if known := read_calibration(run / FILE).nothing:
+            return [
+                f"{run / FILE} was made with {known:,} videos of none of the classes and stays as"
+                " it is; if the network has learned since, `nonlocalnet calibrate` it anew"
+            ]
     try:
         found = calibrate(scores)
     except UserError as error:  # a network that knows nothing yet

@@ -83,14 +83,14 @@ class ExportedStream(nn.Module):
             for port in self.sidecar.inputs[1:]
         )
 
-    def forward(
-        self, frame: Tensor, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """A normalised frame (N, 3, H, W) of each stream -> its logits (N, K) and the new state.
 
-        Raises `UserError` for frames of another size or number.
+        state: None where all streams begin. Raises `UserError` for frames of another size or
+        number.
         """
         _check(frame, self.sidecar)
+        state = self.start(frame) if state is None else state
         logits, *after = self.run([frame.float(), *state])
         return logits.to(frame.device), tuple(after)
 

@@ -43,7 +43,7 @@ def export(
         raise UsageError(f"--batch is a number from 1 on, or dynamic; it came as {batch!r}")
     if size is not None and size < 1:
         raise UsageError(f"--size is a number of pixels; it came as {size}")
-    if precision == "int8" and (out.suffix != ".onnx" or calibrate is None):
+    if precision == "int8" and (out.suffix.lower() != ".onnx" or calibrate is None):
         raise UsageError("--precision int8 takes an .onnx file and --calibrate, a folder of videos")
     from .export import export as write
     from .weights import load

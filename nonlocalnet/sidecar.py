@@ -109,7 +109,7 @@ def _in_words(sidecar: Sidecar) -> dict[str, Any]:
         "activation": card.activation,
         "frames": card.frames,
         "stride": card.stride if card.sampling == "dense" else 0,
-        "gap": getattr(card, "gap", 0.0),
+        "gap": card.gap,
     }
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .block import NonLocalBlock
 from .card import Card
@@ -19,6 +21,9 @@ from .errors import UserError
 from .shift import TemporalShift
 
 State = tuple[Tensor, ...]
+
+LOCAL = (nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, nn.LPPool3d)
+LINEAR = (nn.Linear, nn.Dropout, nn.Flatten, nn.Identity)  # whose mean is that of the mean
 
 
 class Streaming(nn.Module):
@@ -174,9 +179,36 @@ def _looks_ahead(model: nn.Module, flat: bool) -> Iterator[tuple[str, str]]:
         elif isinstance(module, NonLocalBlock):
             if not (flat or module.mode == "space" or module.causal is not None):
                 yield name, "is a block that sees all frames"
-        elif isinstance(module, nn.Conv3d | nn.MaxPool3d | nn.AvgPool3d):
-            for what in ("kernel", "stride"):
-                size = getattr(module, f"{what}_size" if what == "kernel" else what)
-                if (size if isinstance(size, int) else size[0]) > 1:
-                    yield name, f"has a {what} of several frames"
+        elif isinstance(module, LOCAL):
+            for what in ("kernel_size", "stride", "padding"):
+                size = getattr(module, what, 0)
+                first = size[0] if isinstance(size, tuple) else size
+                if isinstance(first, int) and first > (what != "padding"):
+                    yield name, f"has a {what.removesuffix('_size')} of several frames"
                     break
+        elif _mixes(module, flat):
+            yield name, "is a norm over all frames at hand"
+    yield from _pooled(model)
+
+
+def _mixes(module: nn.Module, flat: bool) -> bool:
+    """Whether a norm takes its statistics from the input, where that is more than one frame."""
+    if not isinstance(module, _NormBase | nn.GroupNorm):
+        return False
+    own = isinstance(module, _InstanceNorm | nn.GroupNorm)  # statistics of each sample by itself
+    return getattr(module, "running_mean", None) is None and not (flat and own)
+
+
+def _pooled(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Where all frames become one before the end, so that the mean of answers is another."""
+    head = getattr(model, "head", None)
+    if head in ("7x7-softmax", "7x7-sigmoid"):
+        yield "its head", f"joins places of all frames ({head!r}; 'global' and '7x7-logits' do not)"
+    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
+    last = max((i for i, (_, m) in enumerate(leaves) if not isinstance(m, LINEAR)), default=0)
+    for i, (name, module) in enumerate(leaves):
+        if isinstance(module, nn.AdaptiveMaxPool3d | nn.AdaptiveAvgPool3d):
+            size = module.output_size
+            kept = isinstance(size, tuple | list) and size[0] is None
+            if not kept and (i < last or isinstance(module, nn.AdaptiveMaxPool3d)):
+                yield name, "pools all frames"

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from nonlocalnet import bench as timing
 from nonlocalnet import cli, create_model
-from nonlocalnet.card import Card, set_card
+from nonlocalnet.card import Card, card_of, set_card
 from nonlocalnet.errors import UserError
+from nonlocalnet.exported import ExportedClips
+from nonlocalnet.sidecar import Port, Sidecar
 from nonlocalnet.weights import save
 
 
@@ -43,6 +45,20 @@ def test_the_ratio_is_of_the_processor_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert quick.per_second == pytest.approx(3 / quick.median)
     assert (slow.kind, slow.batch, slow.rounds) == ("clip", 3, quick.rounds)
     assert slow.rounds >= timing.LEAST
+
+
+def test_the_ratio_is_for_one_clip_where_batches_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of one clip that takes as long as one of four is four times slower."""
+    busy = Busy(0.005)
+    port = Port("clips", "float32", (1, 3, 2, 16, 16))
+    out = Port("logits", "float32", (1, 2))
+    sidecar = Sidecar("one.pt2", "", "clip", "fp32", (port,), (out,), card_of(busy))
+    one = ExportedClips(lambda inputs: [busy(inputs[0])], sidecar)
+    networks = {"run": Busy(0.005), "one.pt2": one}
+    monkeypatch.setattr(timing, "open_network", lambda path, device: networks[path.name])
+    run, file = timing.bench([Path("run"), Path("one.pt2")], batch=4, seconds=0.05)
+    assert (run.batch, file.batch) == (4, 1)
+    assert file.faster == pytest.approx(1 / 4, rel=0.3)
 
 
 def test_bench_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

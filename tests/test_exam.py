@@ -120,6 +120,16 @@ def test_its_own_validation_videos_leave_a_calibration(run: Path, data: Path) ->
     assert set(left.words) <= set(exam.words)
 
 
+def test_a_calibration_that_knows_more_than_the_test_stays(run: Path) -> None:
+    """`calibrate --none` has seen videos of none of the classes, which no test has."""
+    first = read_scores(examine(run, None, 1, 1).scores)
+    made = calibrate(first, first.values[0][:3])
+    made.save(run / FILE)
+    exam = examine(run, None, 1, 1)
+    assert read_calibration(run / FILE) == made
+    assert any("made with 3 videos of none of the classes and stays" in w for w in exam.words)
+
+
 def test_a_report_that_cannot_be_written_costs_no_test(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nonlocalnet import create_model
 from nonlocalnet.card import Card, card_of, set_card
+from nonlocalnet.commands import _ask
 from nonlocalnet.errors import UserError
 from nonlocalnet.export import export
 from nonlocalnet.export.frames import real_clips
@@ -187,6 +188,7 @@ def test_an_exported_stream_is_used_like_streaming(file: Path, online: nn.Module
             logits, state = opened(frame, state)
             want, ours = stream(frame, ours)
             assert (logits - want).abs().max() < 1e-5 * want.std()
+        assert torch.equal(opened(frames[0])[0], opened(frames[0], opened.start(frames[0]))[0])
     assert opened.names == stream.names
     assert card_of(opened) == dataclasses.replace(card_of(online), short_side=24, test_crop=24)
     with pytest.raises(UserError, match="exported for frames of 2 x 3 x 24 x 24, and they came"):
@@ -248,6 +250,22 @@ def test_a_file_that_differs_is_not_written(
     with pytest.raises(UserError, match="gives other scores than the network"):
         export(online, tmp_path / "x.pt2", stream=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_endings_in_capitals_are_the_same(online: nn.Module, tmp_path: Path) -> None:
+    export(online, tmp_path / "X.PT2", stream=True)
+    assert "onnx" not in read_sidecar(tmp_path / "X.PT2").versions
+    assert callable(open_network(tmp_path / "X.PT2").start)
+
+
+def test_check_data_asks_a_network_of_frames_about_clips(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(checked: Any, model: nn.Module, *_: Any) -> list[str]:
+        return [str(tuple(model(torch.zeros(3, 3, 2, 24, 24)).shape))]
+
+    monkeypatch.setattr("nonlocalnet.check.doubts.contradict", asked)
+    assert _ask(file, Any, "cpu") == ["(3, 4)"]
 
 
 def test_half_precision_keeps_float32_at_the_door(online: nn.Module, tmp_path: Path) -> None:

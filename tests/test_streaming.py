@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nonlocalnet import create_model, insert, load, shift
 from nonlocalnet.errors import UserError
+from nonlocalnet.head import HEADS
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.streaming import State, Streaming, restart
 
@@ -139,11 +140,16 @@ def test_an_image_network_streams_as_it_is() -> None:
 def test_half_precision_and_doubles_carry_states_of_their_own() -> None:
     model, x = online("tsm_tiny", ("layer2.0",)), draw(2, 4, 32)
     with torch.inference_mode():
-        want, _ = step_through(Streaming(model).double(), x.double())
-        for kind, bound in ((torch.float16, 2e-2), (torch.bfloat16, 1e-1), (torch.float32, 1e-5)):
+        for kind, bound in (
+            (torch.float64, 1e-12),
+            (torch.float32, 1e-5),
+            (torch.float16, 1e-2),
+            (torch.bfloat16, 5e-2),
+        ):
+            want = copy.deepcopy(model).to(kind).frames(x.to(kind))  # which rounds as often
             logits, state = step_through(Streaming(model).to(kind), x.to(kind))
             assert {t.dtype for t in state} == {kind, torch.int64}  # int64 counts frames
-            assert apart(logits.double(), want) < bound
+            assert apart(logits.double(), want.double()) < bound
     assert next(model.parameters()).dtype == torch.float32  # the copy was changed, not the network
 
 
@@ -201,6 +207,57 @@ def test_exported_for_any_number_of_streams(pairwise: str) -> None:
 def test_networks_that_look_ahead_are_refused(make: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         Streaming(make())
+
+
+class Squeezed(nn.Module):
+    """Squeeze and excitation, as `inflate` makes it of EfficientNet's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.gate = nn.AdaptiveAvgPool3d(1), nn.Conv3d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.pool(x)).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (Squeezed(), "1.pool pools all frames"),
+        (nn.AdaptiveMaxPool3d((1, 8, 8)), "1 pools all frames"),
+        (nn.GroupNorm(2, 8), "1 is a norm over all frames"),
+        (nn.InstanceNorm3d(8), "1 is a norm over all frames"),
+        (nn.BatchNorm3d(8, track_running_stats=False), "1 is a norm over all frames"),
+        (nn.ConvTranspose3d(8, 8, (3, 1, 1), padding=(1, 0, 0)), "1 has a kernel of several"),
+        (nn.Conv3d(8, 8, 1, padding=(1, 0, 0)), "1 has a padding of several frames"),
+        (nn.BatchNorm3d(8), None),
+        (nn.AdaptiveAvgPool3d((None, 8, 8)), None),
+    ],
+)
+def test_layers_that_mix_frames_are_refused(layer: nn.Module, says: str | None) -> None:
+    """One layer between two convolutions: what goes through equals the clip, the rest is named."""
+    torch.manual_seed(0)
+    first, second = nn.Conv3d(3, 8, (1, 3, 3)), nn.Conv3d(8, 8, (1, 3, 3))
+    end = nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 5)
+    model = nn.Sequential(first, layer, second, *end).eval()
+    if says is not None:
+        with pytest.raises(UserError, match=says):
+            Streaming(model)
+        return
+    x = draw(2, 4, 16)
+    with torch.inference_mode():
+        assert apart(step_through(Streaming(model), x)[0].mean(1), model(x)) < 1e-4
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_whose_clip_is_not_the_mean_of_its_frames_are_refused(head: Any) -> None:
+    model, x = create_model("tsm_tiny", 4, shift="past", head=head).eval(), draw(1, 4, 96)
+    if head in ("7x7-softmax", "7x7-sigmoid"):
+        with pytest.raises(UserError, match="its head joins places of all frames"):
+            Streaming(model)
+        return
+    with torch.inference_mode():
+        assert apart(step_through(Streaming(model), x)[0].mean(1), model(x)) < 1e-4
 
 
 def test_blocks_that_see_their_own_frame_need_no_state() -> None:

@@ -119,7 +119,7 @@ def _check(
         raise UserError(f"a batch is a number from 1 on, or None for any; it came as {batch}")
     if card.architecture.get("name") in IMAGE_MODELS:
         raise UserError(f"{card.architecture['name']} is a network of images; export is for videos")
-    if precision == "int8" and (path.suffix != ".onnx" or calibrate is None):
+    if precision == "int8" and (path.suffix.lower() != ".onnx" or calibrate is None):
         raise UserError(
             "int8 is made by ONNX Runtime from the ranges that real videos give: it takes an .onnx"
             " file and --calibrate, a folder of videos like those that the network is for"
@@ -146,7 +146,7 @@ def _write(
     traced: Traced, made: Path, sidecar: Sidecar, batches: list[Tensor]
 ) -> tuple[int | None, list[str]]:
     """Write the file. Returns the version of its operators, and what there is to tell."""
-    if made.suffix == ".pt2":
+    if made.suffix.lower() == ".pt2":
         write_pt2(traced, made)
         return None, []
     if sidecar.precision != "int8":
@@ -168,7 +168,7 @@ def _opened(path: Path, sidecar: Sidecar) -> nn.Module:
 
 def _versions(path: Path) -> dict[str, str]:
     names = ["nonlocalnet", "torch"]
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         names += ["onnx", "onnxscript", "onnxruntime"]
     from .. import __version__
 

@@ -20,8 +20,6 @@ from ..smoothing import NONE
 from .segments import Segment
 from .telling import Told
 
-HEADER = 128  # bytes of an .npy file before its numbers; room for any number of rows
-
 
 class Rows:
     """A CSV with a line per moment: what was told there, and the scores of all classes.
