@@ -48,10 +48,11 @@ class WindowMean:
         seen = (seen + 1).clamp(max=self.count)
         return last.sum(-2) / seen[..., None], (last, seen)
 
-    def middle(self, mean: float, oldest: float, newest: float) -> float:
+    def middle(self, mean: float, oldest: float, newest: float, elapsed: float) -> float:
         """The time that a mean tells of, half of its weight being younger.
 
-        mean: of the times, smoothed as the answers; oldest, newest: since the start.
+        mean: of the times, smoothed as the answers; oldest, newest: since the start; elapsed:
+        between answers.
         """
         return mean
 
@@ -86,13 +87,14 @@ class Exponential:
         total, weight = total * kept[..., None] + values, weight * kept + 1
         return total / weight[..., None], (total, weight)
 
-    def middle(self, mean: float, oldest: float, newest: float) -> float:
-        """As for `WindowMean`: a half-life ago, less where there is no such past.
+    def middle(self, mean: float, oldest: float, newest: float, elapsed: float) -> float:
+        """As for `WindowMean`: about a half-life ago, less where there is no such past.
 
-        The mean of the times is older, for a little weight lies on what is long gone.
+        The mean of the times is older, for a little weight lies on what is long gone. Of N answers
+        the last n have half of the weight where 2^(-n elapsed / h) = (1 + 2^(-N elapsed / h)) / 2.
         """
-        share = (1 + 2 ** ((oldest - newest) / self.half_life)) / 2
-        return newest + self.half_life * math.log2(share)
+        share = (1 + 2 ** ((oldest - newest - elapsed) / self.half_life)) / 2
+        return min(newest, newest + elapsed / 2 + self.half_life * math.log2(share))
 
 
 def _zeros(values: Tensor) -> Tensor:

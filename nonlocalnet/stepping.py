@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scoring import finite, prepared
+from .scoring import VALUES, finite, prepared
 from .streaming import Streaming, step_through
 
 
@@ -20,9 +20,10 @@ def score_frames(stream: Streaming, clips: Tensor) -> Tensor:
 
     Raises `UserError` if a logit is not finite.
     """
+    size = max(1, VALUES // clips[0].numel())
     with torch.no_grad():
-        answers = step_through(stream, prepared(stream, clips))
-    return finite(answers)
+        parts = [step_through(stream, prepared(stream, part)) for part in clips.split(size)]
+    return finite(torch.cat(parts))
 
 
 @dataclass(frozen=True)

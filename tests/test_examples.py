@@ -24,7 +24,8 @@ from torch import Tensor
 
 from nonlocalnet import transforms
 from nonlocalnet.card import Card, set_card
-from nonlocalnet.models import create_model, head_of
+from nonlocalnet.head import head_of
+from nonlocalnet.models import create_model
 from nonlocalnet.streaming import Streaming
 from nonlocalnet.transforms import normalize
 from nonlocalnet.video import Video, write_video

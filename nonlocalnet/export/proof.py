@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..sidecar import ExportPrecision
-from ..streaming import is_stream, restart
+from ..streaming import Streaming, is_stream, restart, step_through
 
 # The largest difference of a logit that is let through, in standard deviations of the logits.
 # fp32: the same sums in another order give 1e-6. fp16: 11 bits, 5e-4, in each of some fifty
@@ -73,6 +73,22 @@ def prove(
             + (": calibrate with videos the network is for, or use fp16" if low else "")
         )
     return proof
+
+
+def same_on_clips(stream: Streaming, network: nn.Module, clips: Tensor) -> Streaming:
+    """The stream, if the mean of its logits over normalised clips is what the network gives.
+
+    Raises `UserError` if it is not: the network mixes frames where no layer shows it.
+    """
+    with torch.inference_mode():
+        want, got = network(clips), step_through(stream, clips).mean(1)
+    apart = float((got - want).abs().max() / want.std().clamp_min(1e-12))
+    if not apart <= BOUNDS["fp32"]:
+        raise UserError(
+            f"frame by frame this network gives other scores than for whole clips, by {apart:.2g}"
+            " of the logits' deviation: something in it mixes frames; nothing was written"
+        )
+    return stream
 
 
 def stepped(model: nn.Module, clips: Tensor) -> Iterator[Tensor]:

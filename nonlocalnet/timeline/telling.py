@@ -112,10 +112,10 @@ class Telling:
         oldest = newest if math.isnan(oldest) else oldest
         scored = self.activation_of(moment.logits.double().cpu())
         time = scored.new_tensor([newest])
-        mean, smoothed = self.smoothing.step(
-            torch.cat((scored, time)), smoothed, max(moment.seconds - last, 0.0)
-        )
-        values, about = mean[:-1], self.smoothing.middle(float(mean[-1]), oldest, newest)
+        elapsed = max(moment.seconds - last, 0.0)
+        mean, smoothed = self.smoothing.step(torch.cat((scored, time)), smoothed, elapsed)
+        values = mean[:-1]
+        about = self.smoothing.middle(float(mean[-1]), oldest, newest, elapsed)
         scores = ACTIVATIONS[self.activation](values) if self.aggregate == "logits" else values
         told, held = self.hysteresis.step(self.answers(scores), held)
         labels = tuple(told[told != NONE].tolist())
