@@ -18,6 +18,7 @@ from .flags import (
     check_model,
     check_non_local,
     check_output,
+    find_own,
     find_run,
     find_trained,
     parse_views,
@@ -262,7 +263,7 @@ def attend(
         raise UsageError(f"--at: {error}") from None
     if top < 1:
         raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
-    sights = attend_video(find_trained(run, device, verify), video, places, block, top)
+    sights = attend_video(find_trained(find_own(run), device, verify), video, places, block, top)
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
     draw(sights, out)
     for sight in sights:

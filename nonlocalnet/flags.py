@@ -133,6 +133,16 @@ def find_trained(run: Path, device: Device | None = None, verify: bool = False) 
     return open_network(find_run(run), best_device(device), verify=verify)
 
 
+def find_own(run: Path) -> Path:
+    """As `find_run`, for what needs the layers of a network. Raises `UserError` if none show."""
+    from .exported import is_exported
+
+    path = find_run(run)
+    if is_exported(path):
+        raise UserError(f"{path} is an exported network, whose layers are gone; give its run instead")
+    return path
+
+
 def find_network(model: str, network: Network) -> nn.Module:
     """The network of a run, a checkpoint, a published model or a name with its flags.
 
@@ -146,7 +156,7 @@ def find_network(model: str, network: Network) -> nn.Module:
             )
         from .weights import load
 
-        return load(find_run(Path(model)), preset=network.preset)
+        return load(find_own(Path(model)), preset=network.preset)
     if model not in IMAGE_MODELS and not is_model(model):
         raise UsageError(
             f"there is no network and no run {model!r}; networks are {KNOWN}, and"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from .flags import UsageError, best_device, check_output, find_run
+from .flags import UsageError, best_device, check_output, find_own, find_run
 from .machine import Device
 from .sidecar import ExportPrecision
 from .terminal import progress_bar, say, say_json, show_table
@@ -49,7 +49,7 @@ def export(
     from .weights import load
 
     done = write(
-        load(find_run(run)),
+        load(find_own(run)),
         out,
         stream=stream,
         precision=precision,
