@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from .errors import UserError
 from .flags import (
     Interrupted,
     UsageError,
@@ -73,6 +74,8 @@ def predict(
     clips, crops = parse_views(views)
     if top < 1:
         raise UsageError(f"--top is a number of classes, such as 5; it came as {top}")
+    if timeline and (json or views is not None):
+        raise UsageError("--timeline writes files of its own; it takes neither --json nor --views")
     from .exported import of_clips
     from .inputs import find_videos
     from .prediction import predictions
@@ -110,6 +113,7 @@ def _timelines(model: nn.Module, run: Path, videos: Sequence[str]) -> int:
             stem += "-"
         taken.add(stem)
         outputs = Outputs(**{kind: Path(f"{stem}.{kind}") for kind in NAMED})
+        _only_timelines(outputs)
         try:
             with open_feed(name, say=say) as feed:
                 _watched(net, run, feed, outputs, Manner())
@@ -117,6 +121,21 @@ def _timelines(model: nn.Module, run: Path, videos: Sequence[str]) -> int:
             broken += 1
             say(str(error))
     return int(broken > 0)
+
+
+def _only_timelines(outputs: Outputs) -> None:
+    """Files that nobody named replace those of an earlier timeline only. Raises `UserError`."""
+    from .timeline import read_timeline
+
+    there = [path for path in outputs.paths() if path.exists()]
+    try:
+        if there and outputs.json:
+            read_timeline(outputs.json)
+    except UserError:
+        raise UserError(
+            f"{there[0]} is there and is not of an earlier timeline; --timeline would replace it,"
+            " so call it from another folder, or use `nonlocalnet stream` with -o"
+        ) from None
 
 
 def stream(
@@ -180,8 +199,10 @@ def _watched(
     live: bool = False,
 ) -> Tally:
     """Watch a feed and print what is told."""
+    from .sidecar import sidecar_path
     from .watching import tell, watch
 
+    _keep(outputs, [run, sidecar_path(run), *feed.files])
     telling, words = tell(net, run, manner)
     for word in (feed.name, *words):
         say(word)
@@ -205,6 +226,13 @@ def _watched(
         )
     _summary(feed, tally, outputs)
     return tally
+
+
+def _keep(outputs: Outputs, files: Sequence[Path]) -> None:
+    """Raises `UserError` where an output would replace what it is made from."""
+    for path in outputs.paths():
+        if path.is_file() and any(file.is_file() and path.samefile(file) for file in files):
+            raise UserError(f"{path} is what this is made from; give what is written another name")
 
 
 def _line(told: Told, classes: Sequence[str]) -> str:

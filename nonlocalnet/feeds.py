@@ -28,6 +28,10 @@ from .packets import VideoError
 
 PICTURES = re.compile(r"(.*?)(\d+)\.(?:jpe?g|png|webp|bmp)", re.IGNORECASE)
 PICTURES_PER_SECOND = 30.0  # as `footage.Pictures`, where nobody says
+UNRANGED = (
+    "no frame can be decoded; of an mp4 whose index stands last, a server has to give ranges, so"
+    " fetch the file first and name that"
+)
 PATIENCE = 30.0  # seconds for which a lost connection is tried again
 
 Say = Callable[[str], None]
@@ -66,15 +70,16 @@ class Source(Protocol):
 class Feed:
     """Frames in order, each once, whatever they come from; a context manager.
 
-    name: what to call it. Nominal rate `fps`, number of `frames` and length in `seconds` are None
-    where unknown. `live`: frames come as time passes, and do not wait. `damaged` counts pictures
-    and packets found damaged so far, which are passed over or patched up by the decoder.
+    name: what to call it; files: what it is read from, where these are files here. Nominal rate
+    `fps`, number of `frames` and length in `seconds` are None where unknown. `live`: frames come as
+    time passes, and do not wait. `damaged` counts pictures and packets found damaged so far,
+    which are passed over or patched up by the decoder.
 
     Reading raises `VideoError`, in one sentence with the name.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
-        self.name, self._source = name, source
+    def __init__(self, name: str, source: Source, files: Sequence[str | Path] = ()) -> None:
+        self.name, self.files, self._source = name, tuple(map(Path, files)), source
         self.live, self.frames, self.seconds = source.live, source.frames, source.seconds
         self._taking: Generator[Frame, None, None] | None = None
 
@@ -163,15 +168,17 @@ def open_feed(
     if scheme in NETWORK and "*" not in address:
         name, endless = public(address), not scheme.startswith("http")
         # a file behind an address has a length, a camera has none
-        return Feed(name, lasting(name, partial(network, address), live=None, endless=endless))
+        opened = partial(network, address)
+        return Feed(name, lasting(name, opened, live=None, endless=endless, nothing=UNRANGED))
     if Path(address).is_dir() and (names := _numbered(Path(address))):
-        return Feed(address, Album(names, fps or PICTURES_PER_SECOND))
+        return Feed(address, Album(names, fps or PICTURES_PER_SECOND), names)
     found = find_videos(address)
     if len(found) > 1:
-        return Feed(address, Chain(address, found, say))
+        files = [item.path if isinstance(item, Broken) else item for item in found]
+        return Feed(address, Chain(address, found, say), [address, *files])
     if isinstance(found[0], Broken):
         raise VideoError(found[0].path, found[0].reason)
-    return Feed(found[0], _file(found[0]))
+    return Feed(found[0], _file(found[0]), [address, found[0]])
 
 
 def _file(path: str) -> Forward:

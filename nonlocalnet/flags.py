@@ -226,7 +226,8 @@ def check_output(flag: str, path: Path | None, *suffixes: str) -> None:
     if path is None:
         return
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{flag} is a file ending in {suffixes[0]}; it came as {str(path)!r}")
+        endings = " or ".join(suffixes)
+        raise UsageError(f"{flag} is a file ending in {endings}; it came as {str(path)!r}")
     if os.path.lexists(path) and not path.is_file():
         raise UsageError(f"{flag} would replace {path}, which is no regular file")
 

@@ -63,6 +63,10 @@ def ready(model: nn.Module, by: By | None = None) -> nn.Module:
         return model
     if by == "clip":
         return model
+    if by == "frame" and hasattr(model, "sidecar"):
+        raise UserError(
+            "this network was exported for clips; export it with --stream to go frame by frame"
+        )
     try:
         stream = Streaming(model)
     except UserError:
@@ -187,6 +191,6 @@ def _head(model: nn.Module) -> nn.Module:
         return head_of(model.model if isinstance(model, Streaming) else model)
     except StopIteration:
         raise UserError(
-            f"features are what the last layer is given, and this {type(model).__name__} does not"
-            " show it; take them from the run itself, not from an exported file"
+            "features are what the last layer is given, which an exported file does not show; take"
+            " them from the run itself"
         ) from None

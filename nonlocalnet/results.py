@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from .errors import UserError
 from .flags import (
     UsageError,
     best_device,
@@ -93,7 +94,13 @@ def calibrate(
     from .scores import read_scores
 
     place = out or place_of(run) or Path(FILE)
-    known = read_scores(scores or (run if run.is_dir() else run.parent) / "report.npz")
+    kept = scores or (run if run.is_dir() else run.parent) / "report.npz"
+    if scores is None and not kept.is_file():
+        raise UserError(
+            f"{run} has no scores of its validation videos ({kept.name}); `nonlocalnet test` it on"
+            " videos that it did not learn from, and give the .npz that this writes as --scores"
+        )
+    known = read_scores(kept)
     nothing = None
     if none:
         from .calibration import score_nothing

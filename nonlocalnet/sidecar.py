@@ -117,6 +117,26 @@ def sidecar_path(network: Path) -> Path:
     return network.with_suffix(".json")
 
 
+def check_sidecar(network: Path) -> None:
+    """Before long work: raises `UserError` where the JSON of an export would replace another's."""
+    path = sidecar_path(network)
+    try:
+        owner = Sidecar.from_json(path.read_text(encoding="utf-8")).file
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, UserError):
+        owner = network.name if network.is_file() and path.is_file() else ""
+    if not owner:
+        raise UserError(
+            f"{path} is there already and belongs to no exported network; {network} would replace"
+            " it, so give it another name"
+        )
+    if owner != network.name and path.with_name(owner).exists():
+        raise UserError(
+            f"{path} belongs to {owner}; {network} would replace it, so give it another name"
+        )
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:

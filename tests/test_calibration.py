@@ -197,3 +197,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert main(["calibrate", str(tmp_path), "--keep", "1.5"]) == 2
     assert main(["calibrate", str(tmp_path / "none" / "run")]) == 1
+    assert "the .npz that this writes as --scores" in capsys.readouterr().err

@@ -24,9 +24,10 @@ from nonlocalnet.export.proof import prove
 from nonlocalnet.exported import ExportedClips, of_clips, open_graph, open_network
 from nonlocalnet.kernels import plain
 from nonlocalnet.layers import BatchNorm3d, Conv3d
+from nonlocalnet.moments import ready
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.prediction import predict
-from nonlocalnet.sidecar import Port, read_sidecar
+from nonlocalnet.sidecar import Port, Sidecar, check_sidecar, read_sidecar
 from nonlocalnet.streaming import Streaming, restart
 from nonlocalnet.surgery import insert
 from nonlocalnet.synthetic import render_reunion
@@ -224,6 +225,20 @@ def test_a_sidecar_that_is_missing_or_another_ones(file: Path, tmp_path: Path) -
         open_network(tmp_path / "gone.onnx")
 
 
+def test_the_json_of_another_is_not_replaced(file: Path, online: nn.Module, tmp_path: Path) -> None:
+    beside, words = tmp_path / "online.json", file.with_suffix(".json").read_text()
+    for text, message in (("{}", "belongs to no exported network"), (words, "belongs to online")):
+        beside.write_text(text)
+        (tmp_path / "online.onnx").write_bytes(b"" if text == words else file.read_bytes())
+        with pytest.raises(UserError, match=message):
+            export(online, tmp_path / "online.pt2", stream=True)
+        assert beside.read_text() == text
+    assert not (tmp_path / "online.pt2").exists()
+    check_sidecar(tmp_path / "online.onnx")  # its own
+    beside.write_text("damaged")
+    check_sidecar(tmp_path / "online.onnx")  # so that it can be exported again
+
+
 def test_a_file_that_its_runtime_cannot_open(file: Path, tmp_path: Path) -> None:
     for suffix in (".onnx", ".pt2"):
         (tmp_path / f"x{suffix}").write_bytes(b"no graph")
@@ -368,3 +383,11 @@ def test_mobilenet_frame_by_frame_in_onnx_runtime(tmp_path: Path) -> None:
     assert done.proof.error < 1e-4
     channels = [port.shape[1] for port in done.sidecar.inputs[1:]]
     assert channels == [3, 4, 4, 8, 8, 8, 12, 12, 20, 20]
+
+
+def test_a_network_of_clips_does_not_go_by_frames(online: nn.Module) -> None:
+    sidecar = Sidecar("x.onnx", "", "clip", "fp32", (), (), card_of(online))
+    exported = ExportedClips(lambda inputs: [], sidecar)
+    assert ready(exported) is exported
+    with pytest.raises(UserError, match="exported for clips; export it with --stream"):
+        ready(exported, "frame")

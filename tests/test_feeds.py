@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from feeds_nearby import piping, rtsp_camera, send_file, send_pictures, serving
 from PIL import Image
 from video_files import HEIGHT, RATE, WIDTH, copy, encode, number_of, picture, turn
@@ -22,7 +23,7 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.feeds import Feed, Frame, open_feed
 from nonlocalnet.forward import Clock
 from nonlocalnet.packets import VideoError, video_stream
-from nonlocalnet.video import Video
+from nonlocalnet.video import Video, write_video
 
 FILES: dict[str, Callable[[Path], None]] = {
     "plain.mp4": encode,
@@ -187,6 +188,17 @@ def test_a_file_at_an_address(tmp_path: Path) -> None:
     with serving(send_file(tmp_path / "a.mp4")) as address, open_feed(f"{address}/a.mp4") as feed:
         assert (feed.live, feed.frames) == (False, 60)
         assert numbers(iter(feed)) == list(range(60))
+
+
+def test_an_mp4_of_a_server_without_ranges(tmp_path: Path) -> None:
+    noise = torch.randint(0, 256, (30, 128, 128, 3), dtype=torch.uint8)
+    write_video(tmp_path / "a.mp4", noise, fps=25)  # its index stands last, far from the start
+    with (
+        serving(send_file(tmp_path / "a.mp4", ranges=False)) as address,
+        open_feed(f"{address}/a.mp4") as feed,
+        pytest.raises(VideoError, match="a server has to give ranges"),
+    ):
+        list(feed)
 
 
 def test_what_has_no_length_ends_when_it_ends(tmp_path: Path) -> None:

@@ -443,6 +443,13 @@ def test_the_picture(tmp_path: Path) -> None:
     assert CLASSES[2] not in words
 
 
+def test_no_picture_where_nothing_was_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"of before")
+    with Recorder(ONLINE, Outputs(), also=[Drawn(tmp_path / "a.png", ONLINE, {})]):
+        pass
+    assert (tmp_path / "a.png").read_bytes() == b"of before"
+
+
 def test_many_classes_are_those_told_for_longest() -> None:
     names = tuple(f"class {i}" for i in range(40))
     bars = tuple(Segment(i, i + 1 + i / 100, i, 0.9, 0.9, 1) for i in range(40))

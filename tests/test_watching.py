@@ -22,8 +22,9 @@ from feeds_nearby import piping
 from torch import nn
 from video_files import encode
 
-from nonlocalnet import cli
+from nonlocalnet import answers, cli
 from nonlocalnet.card import card_of, set_card
+from nonlocalnet.errors import UserError
 from nonlocalnet.feeds import open_feed
 from nonlocalnet.head import head_of
 from nonlocalnet.manner import Manner
@@ -117,6 +118,46 @@ def test_a_timeline_of_clips_says_what_predict_says(
     assert row["label"] == same.labels[0]
     assert len(rows(tmp_path / "film.csv")) == 14
     assert not (tmp_path / "none.csv").exists()
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "films", "list.txt", "here.mp4"])
+def test_what_it_is_made_from_is_not_replaced(
+    source: str, online: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    film = tmp_path / "films" / "a.mp4"
+    film.parent.mkdir()
+    encode(film, frames=2)
+    encode(film.with_name("b.mp4"), frames=2)
+    Path("a.mp4").symlink_to(film)
+    Path("here.mp4").hardlink_to(film)
+    Path("list.txt").write_text("films/a.mp4\nfilms/b.mp4\n")
+    before = film.read_bytes()
+    assert cli.main(["stream", str(online), source, "-o", "films/../films/a.mp4"]) == 1
+    assert film.read_bytes() == before
+
+
+def test_the_network_is_not_replaced(online: Path, video: Path, tmp_path: Path) -> None:
+    run = tmp_path / "net.onnx"
+    run.with_suffix(".json").write_text("its sidecar")
+    net, out = ready(network(shift="past")), Outputs(json=run.with_suffix(".json"))
+    with open_feed(str(video)) as feed, pytest.raises(UserError, match="is made from"):
+        answers._watched(net, run, feed, out, Manner(unknown="off"))
+    assert run.with_suffix(".json").read_text() == "its sidecar"
+
+
+def test_a_timeline_replaces_no_other_file(
+    online: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("film.srt").write_text("what they say")
+    words = ["predict", str(online), "--timeline", str(video)]
+    assert cli.main(words) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["film.srt"]
+    assert Path("film.srt").read_text() == "what they say"
+    Path("film.srt").unlink()
+    assert cli.main(words) == cli.main(words) == 0  # an earlier timeline
+    assert cli.main([*words, "--json"]) == 2
 
 
 def test_it_ends_after_so_many_seconds(online: Path, video: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ..exported import SUFFIXES, ExportedClips, ExportedStream, open_graph
 from ..files import check_place, write_text
 from ..inputs import Paths
 from ..models import IMAGE_MODELS
-from ..sidecar import ExportPrecision, Kind, Sidecar, digest_of, sidecar_path
+from ..sidecar import ExportPrecision, Kind, Sidecar, check_sidecar, digest_of, sidecar_path
 from ..streaming import Streaming
 from ..transforms import normalize
 from .frames import Progress, real_clips
@@ -85,6 +85,7 @@ def export(
     path, card = Path(path), _resized(card_of(model), size)
     _check(path, card, precision, batch, calibrate)
     check_place(path)
+    check_sidecar(path)
     network = copy.deepcopy(model).cpu().float().eval()
     with bar("reading clips") as progress:
         clips = real_clips(card, calibrate, stream, progress)

@@ -47,14 +47,17 @@ class Drawn:
         self.path, self.telling = path, telling
         self._facts = {**facts, "told": telling.words()}
         self._segments: list[Segment] = []
+        self._any = False  # where nothing was told, there is no picture
 
     def told(self, told: Told) -> None:
-        pass
+        self._any = True
 
     def segment(self, segment: Segment) -> None:
         self._segments.append(segment)
 
     def close(self, facts: Mapping[str, Any]) -> None:
+        if not self._any:
+            return
         segments = tuple(self._segments)
         draw_timeline(
             Timeline(self.telling.classes, segments, self._facts | dict(facts)), self.path
