@@ -247,7 +247,8 @@ def _summary(feed: Feed, tally: Tally, outputs: Outputs) -> None:
         f"{tally.moments:,} answers in {tally.elapsed:.1f} s, about {tally.seconds:.1f} s of it:"
         f" {tally.rate:.1f} times its pace{tally.words()}"
     )
-    if feed.fps and tally.fps and abs(tally.fps / feed.fps - 1) > UNLIKE:
+    alone = len(feed.files) < 2  # several files have rates of their own
+    if alone and feed.fps and tally.fps and abs(tally.fps / feed.fps - 1) > UNLIKE:
         say(f"it gave {tally.fps:.1f} frames a second, and calls it {feed.fps:.1f}")
     for path in outputs.paths():
         if path.exists():

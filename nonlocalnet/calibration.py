@@ -104,7 +104,7 @@ def calibrate(scores: Scores, nothing: Tensor | None = None, keep: float = KEEP)
     if not bool(right.any()):
         raise UserError("no validation video is answered rightly: this network knows no class")
     before, after = (each.result().calibration(0).error for each in (first, cooled))
-    words = [_softened(warmth, len(labels), before, after)]
+    words = [_softened(warmth, right, before, after)]
     least = lowest_kept(top[right], keep)
     alarms = None if nothing is None else tempered(nothing, warmth or 1.0).amax(-1)
     if alarms is not None:
@@ -118,12 +118,17 @@ def calibrate(scores: Scores, nothing: Tensor | None = None, keep: float = KEEP)
     return Calibration(scores.classes, warmth or 1.0, (least,), tuple(words), count)
 
 
-def _softened(warmth: float | None, videos: int, before: float, after: float) -> str:
+def _softened(warmth: float | None, right: Tensor, before: float, after: float) -> str:
+    videos = len(right)
     if warmth is None:
-        return (
+        why = (
             f"all answers on {videos:,} validation videos are right, which does not say how sure"
-            " the network may be: its scores stay as they are (expected calibration error"
-            f" {100 * before:.1f} %)"
+            " the network may be"
+            if bool(right.all())
+            else f"no temperature from {SHARPEST:g} to {SOFTEST:g} fits {videos:,} videos best"
+        )
+        return (
+            f"{why}: its scores stay as they are (expected calibration error {100 * before:.1f} %)"
         )
     return (
         f"temperature {warmth:.3g}: on {videos:,} validation videos the expected calibration error"
@@ -168,7 +173,7 @@ def temperature(scores: Tensor, labels: Tensor) -> float | None:
 
     Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017). The mean is
     convex in 1/T with the derivative mean(sum_k p_k z_k - z_label), whose zero is bisected for. It
-    has none where all answers are right: ever sharper is ever better.
+    has none where all answers are right: ever sharper is ever better; nor beyond what is tried.
 
     scores: (n, K), each row sums to 1. labels: (n,).
     """
@@ -182,7 +187,7 @@ def temperature(scores: Tensor, labels: Tensor) -> float | None:
     if slope(high) <= 0:
         return None
     if slope(low) > 0:
-        return SOFTEST
+        return None
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)

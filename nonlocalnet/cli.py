@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tyro
@@ -27,7 +28,7 @@ from . import (
     zoo,
 )
 from .errors import UserError
-from .flags import NonLocal
+from .flags import NonLocal, fitting_blocks
 from .protocols import RECIPES
 from .recipes import Recipe
 from .terminal import OutputError, unwritable
@@ -97,13 +98,23 @@ def parse(args: Sequence[str]) -> Callable[[], int]:
     return call
 
 
-def _named_recipe(args: Sequence[str]) -> Recipe:
-    name = "folder"
+def _value_of(flag: str, args: Sequence[str]) -> str | None:
+    """The value given to a flag, as --flag VALUE or --flag=VALUE."""
     for word, following in zip(args, [*args[1:], ""], strict=True):
-        flag, _, value = word.partition("=")
-        if flag == "--recipe":
-            name = value or following
-    return RECIPES.get(name, Recipe())  # an unknown one is told when the flags are read
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else following
+    return None
+
+
+def _named_recipe(args: Sequence[str]) -> Recipe:
+    """The defaults of `train`: the recipe's, with as many blocks as the model has places for."""
+    # a recipe or a model that does not exist is told when the flags are read
+    recipe = RECIPES.get(_value_of("--recipe", args) or "folder", Recipe())
+    model = _value_of("--model", args)
+    if model is None or _value_of("--non-local", args) is not None:
+        return recipe
+    return replace(recipe, non_local=fitting_blocks(model, recipe.non_local))
 
 
 def _later(command: Command) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ that you trust: unlike a checkpoint, torch's format may hold code.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -147,10 +148,15 @@ def open_graph(path: Path, device: str | torch.device = "cpu") -> Run:
 
 
 def _open_pt2(path: Path, device: torch.device) -> Run:
+    told = logging.getLogger("torch._export.serde.serialize")
+    level = told.level
     try:
+        told.setLevel(logging.CRITICAL)  # of sizes without a use, and tracebacks of broken files
         program = torch.export.load(path)
     except Exception as error:  # whatever torch meets in a file that is none
         raise UserError(f"torch {torch.__version__} cannot open {path}: {error}") from error
+    finally:
+        told.setLevel(level)
     graph = move_to_device_pass(program, str(device)).module()
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -139,7 +139,7 @@ def find_own(run: Path) -> Path:
 
     path = find_run(run)
     if is_exported(path):
-        raise UserError(f"{path} is an exported network, whose layers are gone; give its run instead")
+        raise UserError(f"{path} is an exported network, whose layers are gone: give its run")
     return path
 
 
@@ -179,6 +179,14 @@ def check_model(name: str) -> None:
             f"--model is one of {KNOWN}, a trained network's file or folder, or a name"
             f" that `nonlocalnet weights` lists; it came as {name!r}"
         )
+
+
+def fitting_blocks(model: str, count: NonLocal) -> NonLocal:
+    """That count of blocks, or the most below it that the network has documented places for."""
+    if not isinstance(count, int) or not is_model(model):
+        return count
+    places = SIZES[MODELS[model][1]].positions if model in MODELS else ()
+    return max(n for n in (0, *places) if isinstance(n, int) and n <= count)
 
 
 def check_non_local(model: str, value: NonLocal) -> None:

@@ -108,9 +108,11 @@ Smoothing = WindowMean | Exponential
 class Hysteresis:
     """A label is told once `agree` answers in a row say it, and stays until others do.
 
+    The very first answer is told at once: there is no other to stay with.
+
     silent: classes that are never told: such an answer counts as one for what is told already.
     merged: class -> the class that it counts as.
-    `NONE` is an answer as any other, and what is told before the first agreement.
+    `NONE` is an answer as any other.
 
     TSM's demo on Jester has silent={7, 8, 21, 22, 3} and merged={0: 2}. (It lets a label change
     only where the two told before it were the same, so each stays for two answers at least.)
@@ -136,8 +138,9 @@ class Hysteresis:
             now = torch.where(answers == one, told, now)
         for one, other in self.merged.items():
             now = torch.where(answers == one, other + 1, now)
+        first = times == 0
         times = torch.where(now == said, times + 1, 1).clamp(max=self.agree)
-        told = torch.where(times >= self.agree, now, told)
+        told = torch.where(first | (times >= self.agree), now, told)
         return told - 1, (told, now, times)
 
 

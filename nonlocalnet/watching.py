@@ -167,6 +167,8 @@ def _seen(frames: Ahead, recorder: Recorder, tally: Tally, seconds: float) -> It
         if frame.seconds >= seconds:
             return
         tally.last = frame
+        if frame.cut:
+            recorder.cut(frame.seconds, frame.cut)
         recorder.see(frame.picture, frame.seconds)
         if frame.taken:
             yield frame

@@ -140,6 +140,23 @@ def test_train_of_the_issue() -> None:
     assert found["recipe"] == Recipe(model="i3d_resnet50", non_local=5)
 
 
+@pytest.mark.parametrize(
+    ("words", "blocks"),
+    [
+        ("--model tsm_tiny --shift online --causal 8", 1),
+        ("--model=tsm_mobilenetv2", 0),
+        ("--model tsm_timm:convnext_atto", 0),
+        ("--model c2d_resnet101", 5),
+        ("--model tsm_tiny --non-local 0", 0),
+        ("--model tsm_tiny --non_local=layer1.0", ("layer1.0",)),
+    ],
+)
+def test_a_network_has_the_blocks_it_has_places_for(words: str, blocks: object) -> None:
+    """Nobody who names a network alone is told that it has not the five of the default."""
+    _, found = meant(f"train DIR {words} -o out")
+    assert found["recipe"].non_local == blocks
+
+
 def test_only_a_new_run_needs_its_first_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

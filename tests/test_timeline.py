@@ -140,7 +140,8 @@ def test_a_break_begins_anew() -> None:
     telling = replace(ONLINE, smoothing=WindowMean(10), hysteresis=Hysteresis(2))
     broken = [*moments(0, 0, 0), Moment(50.0, 50.0, logits(2)[0], fresh=True)]
     told = tell(telling, broken)[-1]
-    assert told.labels == ()
+    assert told.labels == (2,)  # at once: without the break one answer would change nothing
+    assert tell(telling, [*broken[:3], replace(broken[3], fresh=False)])[-1].labels == (0,)
     assert torch.equal(told.scores, tell(telling, [broken[-1]])[0].scores)
     assert spans(segments(ONLINE, broken)) == [(0.0, 2.0, 0)]  # one moment takes no time
 

@@ -95,6 +95,19 @@ def test_everything_is_written(
     assert f"written: {out / 'timeline.csv'}" in said
 
 
+def test_the_timeline_of_a_folder_says_where_each_file_begins(
+    online: Path, video: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).write_bytes(video.read_bytes())
+    found = tmp_path / "out.json"
+    assert cli.main(["stream", str(online), str(folder), "-o", str(found)]) == 0
+    cuts = json.loads(found.read_text())["cuts"]
+    assert cuts == [{"seconds": 2.4, "why": f"{folder / 'b.mp4'} begins"}]  # 60 frames at 25
+
+
 def test_the_annotated_film_has_every_frame(online: Path, video: Path, tmp_path: Path) -> None:
     film, table = tmp_path / "a.mp4", tmp_path / "a.csv"
     words = ["stream", str(online), str(video), "--every", "5", "-o", str(film)]

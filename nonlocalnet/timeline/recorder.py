@@ -84,6 +84,7 @@ class Recorder:
         self._segments = Segments(telling, shortest)
         self._last: Told | None = None
         self._moments, self._late = 0, 0.0
+        self._cuts: list[dict[str, Any]] = []
         head = {**(facts or {}), "told": telling.words()}
         classes = telling.classes
         self._outputs: list[Output] = []
@@ -108,6 +109,10 @@ class Recorder:
         """A picture (H, W, 3) of the feed, for the annotated video: before what is told of it."""
         if self._film is not None:
             self._film.see(picture, seconds)
+
+    def cut(self, seconds: float, why: str) -> None:
+        """What is shown from here on does not go on what came before: another file, a break."""
+        self._cuts.append({"seconds": round(seconds, 3), "why": why})
 
     def add(self, moment: Moment) -> Told:
         """One more moment; what is told now."""
@@ -138,6 +143,7 @@ class Recorder:
             "seconds": round(self._last.moment.seconds, 3) if self._last else 0.0,
             "moments": self._moments,
             "late": round(self._late, 3),
+            "cuts": self._cuts,
             "ended": _how(error),
         }
         failed = None
