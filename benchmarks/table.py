@@ -23,7 +23,8 @@ HEAD = """\
 What the operation and its block reach beside the forms of others. This page is written by
 `python benchmarks/table.py` from the JSON files in `benchmarks/results/`. `make bench` measures the
 CPU rows anew and writes it; `python benchmarks/gpu.py` measures P12 to P14, which need CUDA, and
-`benchmarks/decoding.py`, `preparing.py` and `worker_memory.py` measure the reading of videos; P11 stands in [Export and speed](export.md).
+`benchmarks/decoding.py`, `preparing.py` and `worker_memory.py` measure the reading of videos. P11
+stands in [Export and speed](export.md).
 
 Ours and the other form have the same weights and the same random inputs, and run in turns in one
 process. *Measured* is the median of theirs / ours over neighbouring runs, with the least and the
