@@ -11,16 +11,7 @@ from torch import Tensor, nn
 
 from .block_options import Init, Norm, Subsample, ZeroInit, check_options
 from .causal import of_newest, over_clip
-from .linear import (
-    FrozenBatchNorm,
-    Layer,
-    add_normed,
-    add_product,
-    followed,
-    is_plain,
-    normed,
-    with_norm,
-)
+from .linear import FrozenBatchNorm, Layer, add_normed, followed, is_plain, normed, with_norm
 from .ops import (
     NARROW_CONCATENATION,
     Pairwise,
@@ -172,7 +163,7 @@ class NonLocalBlock(nn.Module):
         all_see_all = self.mode == "spacetime" and self.temporal_group is self.causal is None
         if all_see_all and is_plain(self.out):
             weight, bias, norm = with_norm(self.out, self.norm)
-            return _added(x, norm, *factors(theta, phi, g, weight.mT, *function), bias)
+            return add_normed(x, norm, *factors(theta, phi, g, weight.mT, *function), bias)
         return self._add(x, self._sum(x, theta, phi, g, function))
 
     def response(self, x: Tensor) -> Tensor:
@@ -234,7 +225,7 @@ class NonLocalBlock(nn.Module):
         if not is_plain(self.out):
             return x + to_grid(normed(self.out(y), self.norm), x.shape[2:])
         weight, bias, norm = with_norm(self.out, self.norm)
-        return _added(x, norm, y, weight.mT, bias)
+        return add_normed(x, norm, y, weight.mT, bias)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta, phi and g of x, folded so that only positions that see each other share a row.
@@ -350,12 +341,3 @@ class NonLocalBlock(nn.Module):
             raise ValueError(
                 f"{x.shape[2]} frames do not divide into groups of {self.temporal_group}"
             )
-
-
-def _added(
-    x: Tensor, norm: nn.Module | None, left: Tensor, right: Tensor, bias: Tensor | None
-) -> Tensor:
-    """x + norm(left @ right + bias), rows of positions going back to x's grid."""
-    if norm is None:
-        return add_product(x, left, right, bias)
-    return add_normed(x, norm, left, right, bias)

@@ -157,12 +157,14 @@ def normed(z: Tensor, norm: nn.Module | None) -> Tensor:
 
 
 def add_normed(
-    x: Tensor, norm: nn.Module, left: Tensor, right: Tensor, bias: Tensor | None
+    x: Tensor, norm: nn.Module | None, left: Tensor, right: Tensor, bias: Tensor | None
 ) -> Tensor:
     """x + norm(left right + bias), with x's memory layout throughout: a norm is slow in another.
 
     The sum is formed in the norm's result, which its gradient does not need.
     """
+    if norm is None:
+        return add_product(x, left, right, bias)
     grid = x.shape[2:]
     if not _is_batch_norm(norm):
         return x + to_grid(normed(product(left, right, bias), norm), grid)
