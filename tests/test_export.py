@@ -302,7 +302,7 @@ def test_int8_of_streams(online: nn.Module, videos: Path, tmp_path: Path) -> Non
     done = export(
         online, tmp_path / "x.onnx", stream=True, precision="int8", calibrate=[videos], size=16
     )
-    assert done.proof.clips == 4
+    assert done.proof.clips == 2  # of four videos; the ranges come from the other two
     assert 1e-4 < done.proof.error < 0.5
     assert done.words[0].startswith("in float as before: ")
     assert "1 Softmax" in done.words[0]

@@ -173,7 +173,7 @@ def test_features_are_what_the_last_layer_sees(options: dict[str, Any]) -> None:
         torch.testing.assert_close(again, moment.logits, rtol=1e-4, atol=1e-5)
     assert not head._forward_pre_hooks
     assert next(iter(moments(ready(model), frames(8)))).features is None
-    with pytest.raises(UserError, match="does not show it"):
+    with pytest.raises(UserError, match="does not show"):
         next(iter(moments(Recalls(), frames(8), features=True)))
 
 
