@@ -8,6 +8,7 @@ inference mode. "peer" is what it stands beside elsewhere: torchvision's MobileN
 and torch's default layout, its blocks shifted from caches, as mit-han-lab's online demo runs it.
 Errors are against eager over a stream of real frames with a restart, see `export`. Weights are
 drawn: what is timed does not depend on them, and int8's error would be another with trained ones.
+The table goes into docs/export.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import keep, spread
+from measure import HERE, keep, spread
 from torch import Tensor, nn
 
 from nonlocalnet import create_model
@@ -38,6 +39,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "tsm_resnet50": {},
     "tsm_resnet50, 5 causal blocks": {"non_local": 5, "causal": 8, "zero_init": "none"},
 }
+PAGE = HERE.parent / "docs" / "export.md"
+BEGIN, END = "<!-- exported: begin -->\n", "<!-- exported: end -->\n"
 Step = Callable[[], Any]
 
 
@@ -146,6 +149,30 @@ def measured(
     return rows
 
 
+def table(networks: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    text = [
+        "| network | form | ms | faster than eager | than the peer | largest difference | file |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in networks.items():
+        for form in ("eager", "peer", "fp32", "int8"):
+            if (row := rows.get(form)) is None:
+                continue
+            faster = [_range(row.get(f"faster than {against}")) for against in ("eager", "peer")]
+            error = f"{row['error']:.1e}" if "error" in row else ""
+            size = f"{row['bytes'] / 1e6:.1f} MB" if "bytes" in row else ""
+            cells = (f"`{name}`", form, f"{row['milliseconds']:.1f}", *faster, error, size)
+            text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def _range(ratio: dict[str, float] | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="for each network")
@@ -166,6 +193,9 @@ def main() -> None:
                 print(f"{name}: {key} {taken}{beside}{error}", flush=True)
     if not told.check:
         keep("exported", {"networks": found})
+        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":
