@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from measure import HERE, keep, spread
 from torch import Tensor, nn
 
 from nonlocalnet import create_model
+from nonlocalnet.bench import WARM_UP, Step, in_turns, stepping
 from nonlocalnet.card import card_of
 from nonlocalnet.export import export
 from nonlocalnet.export.frames import real_clips
@@ -41,7 +40,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 PAGE = HERE.parent / "docs" / "export.md"
 BEGIN, END = "<!-- exported: begin -->\n", "<!-- exported: end -->\n"
-Step = Callable[[], Any]
 
 
 def network(name: str, **options: Any) -> nn.Module:
@@ -54,19 +52,6 @@ def network(name: str, **options: Any) -> nn.Module:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.0)
     return model.eval()
-
-
-def stepping(stream: nn.Module, frames: list[Tensor]) -> Step:
-    state = [stream.start(frames[0])]
-    turn = [0]
-
-    def step() -> Tensor:
-        turn[0] += 1
-        with torch.inference_mode():
-            logits, state[0] = stream(frames[turn[0] % len(frames)], state[0])
-        return logits
-
-    return step
 
 
 def peer(frames: list[Tensor]) -> Step:
@@ -96,21 +81,6 @@ def peer(frames: list[Tensor]) -> Step:
     return step
 
 
-def in_turns(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    end = time.monotonic() + seconds
-    while len(times["eager"]) < 5 or time.monotonic() < end:
-        names = list(steps)
-        for name in names if len(times["eager"]) % 2 else reversed(names):
-            began = time.process_time()
-            steps[name]()
-            times[name].append(time.process_time() - began)
-    return times
-
-
 def measured(
     name: str, options: dict[str, Any], seconds: float, size: int | None
 ) -> dict[str, Any]:
@@ -138,7 +108,11 @@ def measured(
         steps = {"eager": stepping(Streaming(model), frames), **steps}
         if name == "tsm_mobilenetv2":
             steps["peer"] = peer(frames)
-        times = in_turns(steps, seconds)
+        for step in steps.values():
+            for _ in range(WARM_UP):
+                step()
+        _, cpu = in_turns(list(steps.values()), seconds / len(steps))
+        times = dict(zip(steps, zip(*cpu, strict=True), strict=True))
     for key, taken in times.items():
         row = rows.setdefault(key, {})
         row["milliseconds"] = 1e3 * statistics.median(taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def bench(
             "some of these take clips and some take frames, which do not compare; --stream runs the"
             " networks of runs frame by frame"
         )
-    wall, cpu = _in_turns(steps, seconds, progress)
+    wall, cpu = in_turns(steps, seconds, progress)
     return [
         Timing(
             path=str(path),
@@ -117,16 +118,21 @@ def _step(model: nn.Module, batch: int, device: str) -> tuple[Step, int]:
     clips = normalize(clips[torch.arange(batch) % len(clips)], card).to(device)
     if not streams:
         return lambda: _finished(_run(model, clips), device), batch
-    frames = [frame.contiguous() for frame in clips.unbind(2)]
-    state = [model.start(frames[0])]  # type: ignore[operator]
-    at = [0]
+    step = stepping(model, [frame.contiguous() for frame in clips.unbind(2)])
+    return lambda: _finished(step(), device), batch
+
+
+def stepping(stream: nn.Module, frames: Sequence[Tensor]) -> Callable[[], Tensor]:
+    """One step of a stream per call, through the frames (N, 3, S, S) again and again."""
+    state = stream.start(frames[0])  # type: ignore[operator]
+    turn = itertools.cycle(frames)
 
     def step() -> Tensor:
-        logits, state[0] = _run(model, frames[at[0] % len(frames)], state[0])
-        at[0] += 1
-        return _finished(logits, device)
+        nonlocal state
+        logits, state = _run(stream, next(turn), state)
+        return logits
 
-    return step, batch
+    return step
 
 
 def _run(model: nn.Module, *inputs: Any) -> Any:
@@ -138,8 +144,10 @@ def _finished(logits: Tensor, device: str) -> Tensor:
     return logits.cpu() if device != "cpu" else logits  # a device answers before it is done
 
 
-def _in_turns(
-    steps: Sequence[Step], seconds: float, progress: Callable[[int, int], None]
+def in_turns(
+    steps: Sequence[Step],
+    seconds: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Rounds of one call each, in turning order: seconds on the wall, and of the processor."""
     wall: list[list[float]] = []

@@ -184,9 +184,7 @@ def temperature(scores: Tensor, labels: Tensor) -> float | None:
         return float((expected - z.gather(-1, labels[:, None])[:, 0]).mean())
 
     low, high = 1 / SOFTEST, 1 / SHARPEST
-    if slope(high) <= 0:
-        return None
-    if slope(low) > 0:
+    if slope(high) <= 0 or slope(low) > 0:
         return None
     for _ in range(60):
         middle = (low + high) / 2

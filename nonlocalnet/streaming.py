@@ -51,22 +51,16 @@ class Streaming(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._flat = not any(isinstance(m, nn.Conv3d) for m in model.modules())
-        ahead = [f"{name} {why}" for name, why in _looks_ahead(model, self._flat)]
-        if ahead:
-            more = f", and {len(ahead) - 3} more" if len(ahead) > 3 else ""
-            raise UserError(
-                f"this {type(model).__name__} cannot run frame by frame: {'; '.join(ahead[:3])}"
-                f"{more}. Train an online network: a tsm_ model with --shift online, and --causal"
-                " for its blocks"
-            )
+        check_streams(model)
+        self._flat = _is_flat(model)
         self.model = copy.deepcopy(model).eval()
         card = getattr(model, "card", None)
         if isinstance(card, Card):
             self.card = card
         self._carried: dict[str, _Carried] = {}
         for name, module in list(self.model.named_modules()):
-            if isinstance(module, TemporalShift) or _remembers(module):
+            causal = isinstance(module, NonLocalBlock) and module.causal is not None
+            if causal or isinstance(module, TemporalShift):
                 self._carried[name] = _Carried(module)
                 parent, _, child = name.rpartition(".")
                 setattr(self.model.get_submodule(parent), child, self._carried[name])
@@ -117,9 +111,24 @@ class Streaming(nn.Module):
                 f" it came as {[tuple(t.shape) for t in state]}: begin anew with state=None"
             )
         rest = iter(state)
-        return (
-            tuple(next(rest) for _ in carried.parts) for carried in tuple(self._carried.values())
+        return (tuple(next(rest) for _ in c.parts) for c in self._carried.values())
+
+
+def check_streams(model: nn.Module) -> None:
+    """Raises `UserError` as `Streaming` does, without making the copy."""
+    ahead = [f"{name} {why}" for name, why in _looks_ahead(model, _is_flat(model))]
+    if ahead:
+        more = f", and {len(ahead) - 3} more" if len(ahead) > 3 else ""
+        raise UserError(
+            f"this {type(model).__name__} cannot run frame by frame: {'; '.join(ahead[:3])}{more}."
+            " Train an online network: a tsm_ model with --shift online, and --causal for its"
+            " blocks"
         )
+
+
+def _is_flat(model: nn.Module) -> bool:
+    """Whether a network is 2-D, so that its batch holds frames."""
+    return not any(isinstance(m, nn.Conv3d) for m in model.modules())
 
 
 def restart(state: State, which: Tensor) -> State:
@@ -132,10 +141,9 @@ def step_through(stream: nn.Module, clips: Tensor) -> Tensor:
 
     The clips are N streams that begin together. stream: see `is_stream`.
     """
-    frames = [frame.contiguous() for frame in clips.unbind(2)]
-    state, answers = stream.start(frames[0]), []  # type: ignore[operator]
-    for frame in frames:
-        logits, state = stream(frame, state)
+    state, answers = None, []
+    for frame in clips.unbind(2):
+        logits, state = stream(frame.contiguous(), state)
         answers.append(logits)
     return torch.stack(answers, 1)
 
@@ -162,10 +170,6 @@ class _Carried(nn.Module):
             return y
         y, self.state = self.layer.step(x, self.state)  # type: ignore[arg-type]
         return y
-
-
-def _remembers(module: nn.Module) -> bool:
-    return isinstance(module, NonLocalBlock) and module.causal is not None
 
 
 def _looks_ahead(model: nn.Module, flat: bool) -> Iterator[tuple[str, str]]:

@@ -157,6 +157,16 @@ def test_a_network_has_the_blocks_it_has_places_for(words: str, blocks: object) 
     assert found["recipe"].non_local == blocks
 
 
+@pytest.mark.parametrize("command", ["show {}", "export {} out.onnx", "attend {} film.mp4"])
+def test_what_needs_layers_takes_no_exported_file(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"")
+    assert cli.main(command.format(file).split()) == 1
+    assert "is an exported network, whose layers are gone" in capsys.readouterr().err
+
+
 def test_only_a_new_run_needs_its_first_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

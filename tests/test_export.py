@@ -374,6 +374,30 @@ def test_the_comparison_sees_what_it_is_for() -> None:
         prove(Sums(), Sums(0.99), batches, **quiet)
 
 
+def test_a_network_that_mixes_frames_out_of_sight_is_refused(
+    online: nn.Module, tmp_path: Path
+) -> None:
+    """Frame by frame, file and network would agree, and neither is what was trained on clips."""
+
+    class Mixes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = online
+
+        def frames(self, x: Tensor) -> Tensor:
+            y = self.body.frames(x)  # type: ignore[operator]
+            return y - y.amax(1, keepdim=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.frames(x).mean(1)
+
+    model = Mixes()
+    set_card(model, card_of(online))
+    with pytest.raises(UserError, match="something in it mixes frames"):
+        export(model, tmp_path / "x.onnx", stream=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_mobilenet_frame_by_frame_in_onnx_runtime(tmp_path: Path) -> None:
     """The network of phones and cameras, and mit's ten caches."""

@@ -246,10 +246,10 @@ class Sums(nn.Module):
         super().__init__()
         self.card = Card(mean=(0.0,) * 3, std=(1.0,) * 3)
 
-    def start(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(frame)), torch.zeros(len(frame))
-
-    def forward(self, frame: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+    def forward(
+        self, frame: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Any]:
+        state = state or (torch.zeros(len(frame)), torch.zeros(len(frame)))
         total, count = state[0] + frame.amax((1, 2, 3)), state[1] + 1
         return torch.stack([total, count], 1), (total, count)
 

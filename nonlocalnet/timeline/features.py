@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..files import Growing
 from .segments import Segment
 from .telling import Telling, Told
-
-HEADER = 128  # bytes of an .npy file before its numbers; enough for any number of rows
 
 
 class Features:
@@ -81,11 +81,6 @@ class GrowingArray:
 
     def _header(self, shape: tuple[int, ...]) -> bytes:
         about = {"descr": self.kind, "fortran_order": False, "shape": (self._rows, *shape)}
-        # version 1.0 of the format: the length of the rest, then a line of Python
-        size = HEADER - 10
-        return (
-            b"\x93NUMPY\x01\x00"
-            + size.to_bytes(2, "little")
-            + f"{about}".ljust(size - 1).encode()
-            + b"\n"
-        )
+        head = io.BytesIO()
+        write_array_header_1_0(head, about)  # with room for a number of rows that grows
+        return head.getvalue()

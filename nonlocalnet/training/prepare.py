@@ -16,7 +16,7 @@ from ..head import head_of, is_head
 from ..layers import Affine3d
 from ..models import IMAGE_MODELS, KNOWN, create_model, is_model
 from ..recipes import Recipe
-from ..streaming import Streaming
+from ..streaming import check_streams
 from ..weights import load, load_imagenet
 from ..weights.download import ready
 from ..weights.published import PUBLISHED
@@ -210,7 +210,7 @@ def describe_pace(network: nn.Module) -> list[str]:
         )
     if card.architecture.get("shift") == "past" or card.architecture.get("causal"):
         try:
-            Streaming(network)
+            check_streams(network)
             words.append("an online network: it can answer after every frame (test --stream)")
         except UserError as error:
             words.append(f"warning: {error}")
