@@ -48,7 +48,7 @@ CASES = {
     "efficientnet_b0": (lambda: torchvision("efficientnet_b0"), "features.2", (64, 80)),
     "convnext_tiny": (lambda: torchvision("convnext_tiny"), "features.2", (128, 112)),
     "squeezenet1_1": (lambda: torchvision("squeezenet1_1"), "features.6", (65, 66)),
-    "r2plus1d_18": (lambda: video("r2plus1d_18"), "layer2.0", (16, 40, 40)),
+    "r2plus1d_18": (lambda: video("r2plus1d_18"), "layer2.0", (20, 48, 48)),
 }
 
 
