@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import check_regular, write_text
 from ..metrics import Result
 from ..tags import TagResult
 from . import sections, tagged
@@ -72,8 +72,7 @@ def write_page(
         raise UserError(f"the report's name must end in .html, not {html_path.name!r}")
     json_path = html_path.with_suffix(".json")
     for file in (json_path, html_path):
-        if os.path.lexists(file) and not file.is_file():
-            raise UserError(f"{file} cannot be written: it is no regular file")
+        check_regular(file)
     page = document(title, lead, words, body)
     write_text(json_path, json.dumps(data, allow_nan=False))
     write_text(html_path, page)
