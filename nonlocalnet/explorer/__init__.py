@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from importlib import resources
@@ -144,7 +145,6 @@ def _page(title: str, data: dict[str, Any]) -> str:
     )
     # "<" could end the element that holds the data
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    parts = {"title": escape(title), "style": style, "maps": maps, "script": script}
-    for name, part in parts.items():
-        page = page.replace("{{" + name + "}}", part)
-    return page.replace("{{data}}", text)
+    parts = {"title": escape(title), "style": style, "maps": maps, "script": script, "data": text}
+    # all at once: a part that looks like a place for another stays as it is
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
