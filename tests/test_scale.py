@@ -271,9 +271,8 @@ def test_two_times_four_is_eight(folder: Path, tmp_path: Path, changes: dict[str
     for mine, theirs in zip(curve, result.curves, strict=True):
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
-            if not key.startswith("block"):  # of the first videos of each process
-                near = pytest.approx(theirs[key], rel=1e-5 if mine["step"] < 4 else 2e-3)
-                assert value == near, (mine["step"], key)
+            near = pytest.approx(theirs[key], rel=1e-5 if mine["step"] < 4 else 2e-3)
+            assert value == near, (mine["step"], key)
 
 
 SCRIPT = """
