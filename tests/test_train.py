@@ -393,9 +393,9 @@ def test_a_block_that_no_gradient_reaches_is_told(
     recipe = replace(TINY, epochs=1, wake_steps=2)
     words = train(folder, recipe, tmp_path / "run", quiet=True).words
     assert [word for word in words if "woken up" in word] == [
-        "warning: layer2.0.non_local has not woken up after 2 steps: no gradient comes to it, though"
-        " other parts of the network have one: what the block after 'layer2.0' gives out does not"
-        " reach the loss (unused, detached, under no_grad, or multiplied by 0)"
+        "warning: layer2.0.non_local has not woken up after 2 steps: no gradient comes to it,"
+        " though other parts of the network have one: what the block after 'layer2.0' gives out"
+        " does not reach the loss (unused, detached, under no_grad, or multiplied by 0)"
     ]
 
 

@@ -162,8 +162,8 @@ CAUSES: dict[Callable[[nn.Module], torch.optim.Optimizer], str] = {
     frozen: "its parameters do not require gradients",
     partly_frozen: "of its 10 parameters 2 do not require gradients and 8 are not in the optimizer",
     no_rate: "its parameters have a learning rate of 0",
-    constant_gain: "the gain of its norm is 0 and is a constant, so the gradient of W_z is 0 for ever",
-    frozen_norms: "the gain of its norm is 0 and does not require gradients, so the gradient of W_z",
+    constant_gain: "the gain of its norm is 0 and is a constant, so the gradient of W_z is 0",
+    frozen_norms: "the gain of its norm is 0 and does not require gradients, so the gradient",
     weights_left_out: "W_z is 0 and is not in the optimizer, so the block stays the identity",
     saddle: "W_z and the gain of its norm are both 0, and the gradient of each is a multiple",
     detached: "no gradient comes to it, though other parts of the network have one: what the block"
