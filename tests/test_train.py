@@ -378,18 +378,36 @@ def test_a_block_that_does_not_wake_up_is_told_once(
         assert "% after 2: it grows" in told[0]
 
 
+def _spoil(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], object]) -> None:
+    real = run_module.make_network
+
+    def make(recipe: Recipe, classes: int) -> torch.nn.Module:
+        network = real(recipe, classes)
+        spoil(network.get_submodule("layer2.0.non_local"))
+        return network
+
+    monkeypatch.setattr(run_module, "make_network", make)
+
+
+def test_what_is_known_at_the_start_is_told_there_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, lambda block: torch.nn.init.zeros_(block.out.weight))
+    recipe = replace(TINY, epochs=1, wake_steps=2, zero_init="norm")
+    words = train(folder, recipe, tmp_path / "run", quiet=True).words
+    told = [word for word in words if "W_z and the gain of its norm are both 0" in word]
+    assert len(told) == 1
+    assert told[0].startswith("warning: layer2.0.non_local will not learn: ")
+    assert not any("identity" in word or "woken up" in word for word in words)
+
+
 def test_a_block_that_no_gradient_reaches_is_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run_module.make_network
-
-    def cut(recipe: Recipe, classes: int) -> torch.nn.Module:
-        network = real(recipe, classes)
-        block = network.get_submodule("layer2.0.non_local")
-        block.register_forward_hook(lambda _, inputs, z: z.detach())
-        return network
-
-    monkeypatch.setattr(run_module, "make_network", cut)
+    _spoil(
+        monkeypatch,
+        lambda block: block.register_forward_hook(lambda _, inputs, z: z.detach()),
+    )
     recipe = replace(TINY, epochs=1, wake_steps=2)
     words = train(folder, recipe, tmp_path / "run", quiet=True).words
     assert [word for word in words if "woken up" in word] == [

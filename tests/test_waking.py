@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock, insert, shares, why_asleep
 from nonlocalnet.linear import FrozenBatchNorm
-from nonlocalnet.waking import NEW, why_stuck
+from nonlocalnet.waking import NEW, measured, why_stuck
 
 NAME = "0.non_local"
 
@@ -74,6 +75,19 @@ def test_shares_leave_all_as_it_was() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_measuring_changes_no_bit_of_a_step() -> None:
+    found = []
+    for watch in (True, False):
+        model, sums = network(zero_init="none"), {}  # type: ignore[var-annotated]
+        with measured(model, sums) if watch else nullcontext():
+            steps(model, sgd(model))
+        assert len(sums) == watch
+        assert not any(each.requires_grad for each in sums.values())
+        found.append(model.state_dict())
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
+
+
 def test_shares_of_a_block_in_a_net_of_any_kind() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:
@@ -95,7 +109,8 @@ def test_shares_of_a_network_that_was_compiled_before() -> None:
     x = torch.randn(2, 3, 8, 8)
     want = shares(model, x)[NAME]
     compiled = torch.compile(model, backend="eager")
-    compiled(x)
+    with torch.no_grad():
+        compiled(x)
     assert shares(compiled, x) == {f"_orig_mod.{NAME}": want}  # type: ignore[arg-type]
 
 

@@ -41,8 +41,10 @@ def watch_waking(run: Run, journal: Journal, step: int, shares: dict[str, float]
         return
     stuck = why_stuck(run.network, run.optimizer)
     for name in {**shares, **stuck}:
-        sentence = wake_words(name, step, shares.get(name), state.shares.get(name), stuck.get(name))
-        if sentence is not None:
+        why = stuck.get(name)
+        sentence = wake_words(name, step, shares.get(name), state.shares.get(name), why)
+        told = why is not None and any(name in word and why in word for word in run.words)
+        if sentence is not None and not told:  # what was known at the start was told there
             state.notes.append(sentence)
             journal.say(sentence)
     if state.notes and run.fabric.is_global_zero:
