@@ -174,7 +174,7 @@ class Recipe:
     log_steps: int | None = None
     """Steps between two lines of the log."""
     wake_steps: int = 200
-    """Steps after the warm-up by which a block adds to its input; else it is told why not."""
+    """Steps after the warm-up in which a block should wake up; else a warning says why not."""
 
 
 # what may differ when a run is resumed: it changes where and how fast, not what is computed
