@@ -25,7 +25,7 @@ FLOORS: dict[int, str] = {
     " files tags packets reading meter remote opening upright parts children libraries palette"
     " manner sidecar grids",
     1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
-    " synthetic video_writing cluster smoothing connections forward pace onnx_file",
+    " synthetic video_writing cluster smoothing connections forward pace onnx_file waking",
     2: "sizes surgery datasets listings reencoding preparing",
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming scene attention sight explorer picture training page"

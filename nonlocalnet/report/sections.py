@@ -11,13 +11,18 @@ from typing import Any, Generic, TypeVar
 
 from ..metrics import ClassRow, Rate, Result, Scored
 from ..tags import TagResult
-from .curves import Curve, curves
+from .curves import BLOCKS, Curve, curves
 from .films import strip
 from .markup import Markup, element
 from .plots import Series, bar, confusion, interval, lines, percent, reliability
 
 CLASSES = 30  # more have their best and worst shown, the rest folded away
 MATRIX = 40  # more classes than this are told by their most confused pairs
+BLOCK_WORDS = (
+    "The length of what a block adds, over that of its input. At 0 it is the identity, as a new"
+    " block is unless it starts awake. It learns once its line leaves 0; where one stays there, the"
+    " reason is under “What was decided, and why”."
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ def learning(log: Sequence[Mapping[str, Any]]) -> Markup | None:
     for quantity, found in by_quantity.items():
         series = [Series(c.part, c.points, i) for i, c in enumerate(found)]
         plot = lines(series, found[0].over, quantity, share=found[0].share)
-        figures.append(element("figure", plot))
+        told = element("figcaption", BLOCK_WORDS) if quantity == BLOCKS else None
+        figures.append(element("figure", plot, told))
     return section("Learning", None, element("div", *figures, class_="plots"))
 
 
