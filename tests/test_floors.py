@@ -30,7 +30,7 @@ FLOORS: dict[int, str] = {
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming scene attention sight explorer picture training page"
     " hub timeline calibration moments live exported stepping",
-    5: "train exam trial demo ablation doctor check terminal many watching export bench",
+    5: "train exhibits exam trial demo ablation doctor check terminal many watching export bench",
     6: "flags commands overview planning results studies zoo cli __main__ bulk answers"
     " shipping looking",
 }

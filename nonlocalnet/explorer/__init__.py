@@ -25,7 +25,7 @@ from ..card import Card, card_of
 from ..errors import UserError
 from ..report.markup import escape
 from ..scene import scenes
-from ..sight import shoot
+from ..sight import Shot, shoot
 from ..transforms import normalize
 from ..video import Video
 from .pack import pack
@@ -49,14 +49,22 @@ def explorer_page(
     Raises `UserError` as `attend_video` does, and for a pairwise function of the user's over too
     many pairs.
     """
-    card = card_of(model)
     with Video(path) as video:
-        shot = shoot(video, card, seconds)
+        shot = shoot(video, card_of(model), video.path, seconds)
+    return page_of(model, shot, blocks=blocks, top=top)
+
+
+def page_of(
+    model: nn.Module, shot: Shot, *, blocks: str | Sequence[str] = "all", top: int = 20
+) -> str:
+    """The page for a clip of a video that is read already."""
+    card = card_of(model)
+    network = card.architecture.get("name", "the network")
     return compose(
         model,
         normalize(shot.crop, card),
         shot.frames,
-        title=f"What {card.architecture.get('name', 'the network')} looks at in {Path(path).name}",
+        title=f"What {network} looks at in {Path(shot.path).name}",
         seconds=shot.seconds,
         blocks=blocks,
         top=top,

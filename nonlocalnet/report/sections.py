@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from ..metrics import ClassRow, Rate, Result, Scored
 from ..tags import TagResult
@@ -239,10 +240,14 @@ def _root(paths: Sequence[str]) -> str:
         return ""
 
 
-def gallery(pictures: Sequence[Picture]) -> Markup | None:
-    """Pictures as they are, each with its words."""
+def gallery(pictures: Sequence[Picture], explorer: Path | None = None) -> Markup | None:
+    """Pictures as they are, each with its words; explorer: a page that lies beside the report."""
     if not pictures:
         return None
+    note = None
+    if explorer is not None:
+        link = element("a", explorer.name, href=quote(explorer.name))
+        note = element("p", "Any place of the first clip, in any block: ", link, ".", class_="note")
     figures = [
         element(
             "figure",
@@ -252,7 +257,7 @@ def gallery(pictures: Sequence[Picture]) -> Markup | None:
         )
         for p in pictures
     ]
-    return section("What it looks at", None, *figures)
+    return section("What it looks at", None, note, *figures)
 
 
 def _data_uri(png: bytes) -> str:
