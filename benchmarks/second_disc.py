@@ -71,7 +71,8 @@ def shares(trained: Path, data: Path, level: Reunion, seed: int) -> Found:
     model, frame = load(trained), amid(level)
     card = card_of(model)
     found: Found = {
-        kind: {"first": [], "uniform": [], "second": [], "background": []} for kind in KINDS
+        kind: {"first": [], "uniform": [], "second": [], "background": [], "colours": []}
+        for kind in KINDS
     }
     index = 0
     while min(len(found[kind]["first"]) for kind in KINDS) < EACH:
@@ -85,8 +86,9 @@ def shares(trained: Path, data: Path, level: Reunion, seed: int) -> Found:
             on, uniform = on_disc(disc, 0, clip, level)
             values = (on, uniform, on_disc(disc, 1, clip, level)[0])
             values += (on_disc(nothing, 0, clip, level)[0],)
-            for key, value in zip(found[kind], values, strict=True):
+            for key, value in zip(found[kind], values, strict=False):
                 found[kind][key].append(round(value, 4))
+            found[kind]["colours"].append(clip.colours)
         index += 1
     return found
 
@@ -114,6 +116,31 @@ def table(found: dict[str, Found]) -> str:
                 cells += [mean(values[key]) for key in ("first", "second", "background")]
                 told = " | ".join(f"{100 * value:.1f} %" for value in cells)
                 text.append(f"| {name}, {seed.split()[1]} | {rates} | {kind} | {told} |")
+    return "\n".join(text) + "\n"
+
+
+def by_pair(different: Found) -> str:
+    """Of the pairs of different colours (of the first disc, of the second), how many see it so."""
+    pairs: dict[tuple[int, int], list[float]] = {}
+    for (first, second), share in zip(different["colours"], different["first"], strict=True):
+        pairs.setdefault((first, second), []).append(share)
+    means = {pair: mean(values) for pair, values in pairs.items()}
+    all_of_it = {pair for pair, share in means.items() if share > 0.95}
+    none = sum(share < 0.05 for share in means.values())
+    either = {frozenset(pair) for pair in all_of_it}
+    sets = {frozenset(pair) for pair in means}
+    between = len(means) - len(all_of_it) - none
+    return f"{len(all_of_it)} / {none} / {between} | {len(either)} of {len(sets)}"
+
+
+def pairs_table(found: dict[str, Found]) -> str:
+    text = [
+        "| network, seed | ordered pairs of colours: all / none / between | one way all |",
+        "|---|---|---|",
+    ]
+    for name, by_seed in found.items():
+        for seed, one in by_seed.items():
+            text.append(f"| {name}, {seed.split()[1]} | {by_pair(one['different'])} |")
     return "\n".join(text) + "\n"
 
 
@@ -157,6 +184,9 @@ if __name__ == "__main__":
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     if rest:
         after = rest.partition(END)[2]
-        PAGE.write_text(before + BEGIN + table(found) + END + after, encoding="utf-8")
-    print(table(found), end="")
+        PAGE.write_text(
+            before + BEGIN + table(found) + "\n" + pairs_table(found) + END + after,
+            encoding="utf-8",
+        )
+    print(table(found), pairs_table(found), sep="\n", end="")
     draw(found, PICTURE)

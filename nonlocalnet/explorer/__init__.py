@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from ..video import Video
 from .pack import pack
 
 SAID = 3  # classes
+COARSE = 64  # frames smaller than this are shown with their pixels
 
 
 def explorer_page(
@@ -107,7 +109,7 @@ def compose(
             "scores": _said(model, outputs[0]),
             "size": of_clip[0].size,
             "seconds": seconds,
-            "frames": [_jpeg(picture) for picture in frames],
+            "frames": [_picture(pixels) for pixels in frames],
             "dim": _dimming(frames),
             "blocks": [pack(scene) for scene in of_clip],
             "start": {"block": len(of_clip) - 1, "at": [round(frame), y, x]},
@@ -134,14 +136,17 @@ def _said(model: nn.Module, output: Any) -> list[tuple[str, float]]:
 
 def _dimming(frames: Tensor) -> str:
     """A CSS filter: dark grey, as bright in dark clips as in light ones."""
-    bright = float(frames.float().mean(-1).quantile(0.99)) if frames.numel() < 1 << 24 else 255.0
+    bright = float(np.quantile(frames.numpy().mean(-1), 0.99))
     return f"grayscale(1) brightness({min(1.3, 125 / max(bright, 1.0)):.2f})"
 
 
-def _jpeg(picture: Tensor) -> str:
+def _picture(pixels: Tensor) -> str:
     data = io.BytesIO()
-    # full colour resolution: halving it would smear the discs of a 32-pixel frame
-    Image.fromarray(picture.numpy()).save(data, "JPEG", quality=88, subsampling=0)
+    image = Image.fromarray(pixels.numpy())
+    if max(image.size) < COARSE:  # a JPEG would smear its few pixels
+        image.save(data, "PNG")
+        return "data:image/png;base64," + b64encode(data.getvalue()).decode("ascii")
+    image.save(data, "JPEG", quality=88)
     return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode("ascii")
 
 
