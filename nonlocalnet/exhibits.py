@@ -49,12 +49,17 @@ def exhibit(
                 f"{told} Two places of it, chosen for telling most, in the block after {name}."
             )
             pictures.append(Picture(draw(sights), caption))
-            if page is None:
-                text = page_of(model, shot)
-                page = html.with_name(f"{html.stem}-attention.html")
-                write_text(page, text)
         except (UserError, ValueError) as error:
             words.append(f"what the blocks look at in {sample.path} is not shown: {error}")
+            continue
+        if page is None:
+            try:
+                text = page_of(model, shot)
+            except UserError as error:
+                words.append(f"there is no page to point at places in: {error}")
+                continue
+            page = html.with_name(f"{html.stem}-attention.html")
+            write_text(page, text)
     return pictures, page, words
 
 
