@@ -1,4 +1,4 @@
-"""What tests share: one thread each, whatever the machine's load, and a fresh compiler."""
+"""What tests share: one thread each, whatever the load, a fresh compiler, one Chromium."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from browser import chromium as chromium
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,10 @@ FLOORS: dict[int, str] = {
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming attention sight picture training page hub timeline"
     " calibration moments live exported stepping",
-    5: "train exam trial demo ablation doctor check terminal many watching export bench",
-    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping",
+    5: "train exam trial demo ablation doctor check terminal many watching export bench"
+    " explorer serve",
+    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping"
+    " hosting",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
