@@ -58,11 +58,13 @@ def serve(
     ]
     with tempfile.TemporaryDirectory(prefix="nonlocalnet-") as folder:
         # before gradio is imported; its own files would go to a folder that others share
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=f"{folder}/gradio")
+        videos = Path(folder) / "videos"
+        videos.mkdir()
         from .serve.app import running
         from .training.interrupt import stop_on_signals
 
-        with running(served, limits, Path(folder), host, port, root_path) as address:
+        with running(served, limits, videos, host, port, root_path) as address:
             say(f"{', '.join(names)}: {address}")
             say("Ctrl-C ends it")
             with stop_on_signals() as stop:

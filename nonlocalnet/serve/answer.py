@@ -98,33 +98,19 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
 
 
-def answers(
-    served: Served,
-    path: Path,
-    video: str,
-    info: VideoInfo,
-    progress: Callable[[float, str], None] = lambda *_: None,
-) -> Iterator[Answer]:
+def answers(served: Served, path: Path, info: VideoInfo) -> Iterator[Answer]:
     """The answer as it grows: the classes come first, then what takes longer.
 
-    path: a video that `intake.inspect` let through, as `info`; video: what its owner calls it.
-    progress: is told a share of the work done and what comes next.
+    path: a video that `intake.inspect` let through, as `info`.
 
     Raises `UserError` if nothing can be said at all; what cannot be said besides is `missing`.
     """
-    answer = Answer(video, served.name, info, _views(served))
-    parts: tuple[tuple[str, str, Callable[[Served, Path, Answer], Answer]], ...] = (
-        ("best", "what it is", _best),
-        ("timeline", "what happens when", _timeline),
-        ("page", "what it looks at", _look),
-        ("pictures", "the pictures", _pictures),
-    )
-    for done, (name, words, part) in enumerate(parts):
-        progress(done / len(parts), words)
+    answer = Answer(path.name, served.name, info, _views(served))
+    for name, part in PARTS.items():
         try:
             answer = part(served, path, answer)
         except (UserError, ImportError) as error:
-            why = str(error).replace(str(path), video)
+            why = str(error).replace(str(path), path.name)
             if name == "best":
                 raise UserError(why) from error
             answer = replace(answer, missing=(*answer.missing, (name, why)))
@@ -207,6 +193,13 @@ def _pictures(served: Served, path: Path, answer: Answer) -> Answer:
     if answer.timeline is not None:
         found.append(("timeline.png", draw_timeline(answer.timeline)))
     if served.bare is not None:
-        sights = attend_video(served.model, path)
-        found.append(("attention.png", draw([replace(s, path=answer.video) for s in sights])))
+        found.append(("attention.png", draw(attend_video(served.model, path))))
     return replace(answer, pictures=tuple(found))
+
+
+PARTS: dict[str, Callable[[Served, Path, Answer], Answer]] = {  # by what each adds to the answer
+    "best": _best,
+    "timeline": _timeline,
+    "page": _look,
+    "pictures": _pictures,
+}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +64,12 @@ class Host:
         """Whether clips of the embedded data set mean something here."""
         return any(one.telling.classes == REUNION for one in self.served.values())
 
-    def ask(self, value: str, name: str) -> Iterator[tuple[str, str, str, str]]:
+    def ask(self, token: str, name: str) -> Iterator[tuple[str, str, str, str]]:
         """What the four parts of the page show, again and again, of a video that was sent."""
-        token, _, video = str(value).partition("/")
         try:
-            with self.desk.take(token) as path:
+            with self.desk.take(str(token)) as path:
                 info = inspect(path, self.limits)
-                work = answers(self._network(name), path, video or "the video", info)
+                work = answers(self._network(name), path, info)
                 while True:
                     with self.working:
                         answer = next(work, None)
@@ -77,11 +77,10 @@ class Host:
                         return
                     yield _parts(answer)
         except UserError as error:
-            words = str(error) if not video else f"{video}: {error}"
-            yield markup.trouble(words), "", "", ""
+            yield _trouble(str(error)), "", "", ""
         except Exception:  # the page says so, the next visitor is answered
             traceback.print_exc()
-            yield markup.trouble("Something broke here; the server's log says what"), "", "", ""
+            yield _trouble("something broke here; the server's log says what"), "", "", ""
 
     def look(
         self, picture: NDArray[np.uint8] | None, name: str, watched: Watched | None
@@ -95,9 +94,9 @@ class Host:
             served = self._network(name)
             with self.working:
                 watched = follow(served, picture, now, watched)
-            return markup.seen(served, watched), watched
+            return _framed(markup.seen(served, watched)), watched
         except UserError as error:
-            return markup.trouble(str(error)), None
+            return _trouble(str(error)), None
 
     def _network(self, name: str) -> Served:
         if name not in self.served:
@@ -106,13 +105,21 @@ class Host:
 
     def about(self, name: str) -> str:
         """What a network is, as long as there is no answer of it."""
-        return f'<div class="nl">{markup.about(self._network(name))}</div>'
+        return _framed(markup.about(self._network(name)))
+
+
+def _framed(part: str) -> str:
+    return f'<div class="nl">{part}</div>'
+
+
+def _trouble(sentence: str) -> str:
+    return _framed(markup.trouble(sentence))
 
 
 def _parts(answer: Answer) -> tuple[str, str, str, str]:
     saves = markup.files(answer) if answer.pictures or answer.missing else ""
     parts = (markup.verdict(answer), markup.when(answer), markup.where(answer), saves)
-    verdict, when, where, save = (f'<div class="nl">{part}</div>' for part in parts)
+    verdict, when, where, save = map(_framed, parts)
     return verdict, when, where, save
 
 
@@ -204,10 +211,10 @@ def application(host: Host) -> FastAPI:
 
 
 async def _receive(request: Request, desk: Desk) -> str:
-    """Write the body of a request to the desk; its name there. Raises `UserError`."""
+    """Write the body of a request to the desk; its token there. Raises `UserError`."""
     if "x-clip" not in request.headers:  # a browser lets no page of another site send it
         raise UserError("videos are sent by this server's own page")
-    with desk.place() as (name, path):
+    with desk.place(unquote(request.headers["x-clip"])) as (token, path):
         size = 0
         try:
             async with asyncio.timeout(desk.limits.patience):
@@ -219,7 +226,7 @@ async def _receive(request: Request, desk: Desk) -> str:
         except TimeoutError:
             raise UserError(f"it took longer than {desk.limits.patience:g} s to send") from None
         await run_in_threadpool(glance, path, desk.limits)
-    return name
+    return token
 
 
 def _example(desk: Desk, number: int) -> bytes:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from ..errors import UserError
+from ..folders import VIDEO_SUFFIXES
 from ..packets import VideoError, file_size, open_video
 from ..video import Video, VideoInfo
 from .limits import Limits
 
 FASTEST = 240  # frames a second of the fastest cameras of phones
+LETTERS = 60  # of a name: few enough for every file system
 LONGEST = 3600.0  # seconds of an answer; only one whose end was never told lasts longer
 
 
@@ -25,10 +29,10 @@ class FullError(UserError):
 
 @dataclass
 class Desk:
-    """A folder for videos that wait for their answer, each under a name that nobody can guess.
+    """A folder for videos that wait for their answer, each under a token that nobody can guess.
 
-    Every video is there at most once and belongs to one caller: `take` gives it out and removes it
-    afterwards, whatever happens. What is never asked for is removed by `sweep`.
+    Every video belongs to one caller: `take` gives it out once and removes it afterwards, whatever
+    happens. What is never asked for is removed by `sweep`.
     """
 
     folder: Path
@@ -38,8 +42,10 @@ class Desk:
     _lock: Lock = field(default_factory=Lock)
 
     @contextmanager
-    def place(self) -> Iterator[tuple[str, Path]]:
-        """A name and a file to write a video to; the file goes if the context fails.
+    def place(self, name: str) -> Iterator[tuple[str, Path]]:
+        """A token, and a file to write a video to; the file goes if the context fails.
+
+        name: what its owner calls it; the file's name is as near to that as is safe.
 
         Raises `FullError` where as many as may wait are here.
         """
@@ -50,52 +56,62 @@ class Desk:
                     f"{len(self._since)} videos are waiting for their answer already; try again in"
                     " a minute"
                 )
-            name = secrets.token_hex(16)
-            self._since[name] = self.clock()
+            token = secrets.token_hex(16)
+            self._since[token] = self.clock()
         try:
-            yield name, self.folder / name
+            (self.folder / token).mkdir()
+            yield token, self.folder / token / safe_name(name)
         except BaseException:
-            self.drop(name)
+            self.drop(token)
             raise
 
     @contextmanager
-    def take(self, name: str) -> Iterator[Path]:
-        """The file of that name, once, which is removed when the context ends.
+    def take(self, token: str) -> Iterator[Path]:
+        """The file of that token, once; it is removed when the context ends.
 
         Raises `UserError` where there is none.
         """
         with self._lock:
             now = self.clock()
-            there = self._since.get(name, now + 1) <= now
+            there = self._since.get(token, now + 1) <= now
             if there:  # no sweep takes it soon, and nobody else
-                self._since[name] = now + LONGEST
+                self._since[token] = now + LONGEST
         if not there:
             raise UserError("this video is no longer here; choose it again")
         try:
-            yield self.folder / name
+            yield next((self.folder / token).iterdir())
         finally:
-            self.drop(name)
+            self.drop(token)
 
-    def drop(self, name: str) -> None:
+    def drop(self, token: str) -> None:
         """Remove a video."""
-        with suppress(OSError):
-            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / token, ignore_errors=True)
         with self._lock:
-            self._since.pop(name, None)
+            self._since.pop(token, None)
 
     def sweep(self) -> None:
         """Remove what has lain here for longer than `limits.patience`."""
         now = self.clock()
         with self._lock:
-            old = [n for n, since in self._since.items() if now - since > self.limits.patience]
-        for name in old:
-            self.drop(name)
+            old = [t for t, since in self._since.items() if now - since > self.limits.patience]
+        for token in old:
+            self.drop(token)
+
+
+def safe_name(name: str) -> str:
+    """A name for a file here: letters, digits and the like, and an ending only if it is a video's.
+
+    What ends otherwise could be taken for something else than a video, such as a list of paths.
+    """
+    stem, ending = Path(name).stem, Path(name).suffix.lower()
+    kept = re.sub(r"[^\w .()-]", "_", stem)[:LETTERS].strip(" .") or "video"
+    return kept + (ending if ending in VIDEO_SUFFIXES else "")
 
 
 def glance(path: Path, limits: Limits) -> None:
     """What the file's header says, held against the limits; nothing is decoded.
 
-    Raises `UserError` with a sentence that does not name the file, whose name here is secret.
+    Raises `UserError` with a sentence that does not name the file.
     """
     try:
         check_size(file_size(str(path)), limits)

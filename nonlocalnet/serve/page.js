@@ -1,5 +1,5 @@
 // The place where a video is chosen, dropped or recorded. It is shown from this machine, sent to
-// `clip`, and what comes back is the component's value: "TOKEN/NAME".
+// `clip`, and what comes back, a token, is the component's value.
 const find = selector => element.querySelector(selector);
 const [drop, file, video, status] = [".nl-drop", "input", "video", ".nl-status"].map(find);
 const [bar, record, example] = ["progress", ".nl-record", ".nl-example"].map(find);
@@ -41,14 +41,14 @@ function send() {
     return say(`${name} has ${(chosen.size / 1e6).toFixed(1)} MB, and ${megabytes} MB are the most here.`, true);
   const request = sending = new XMLHttpRequest();
   request.open("POST", root + "clip");
-  request.setRequestHeader("X-Clip", "1"); // which no other site may send
+  request.setRequestHeader("X-Clip", encodeURIComponent(name)); // which no other site may send
   request.upload.onprogress = ({ loaded, total }) => { bar.value = loaded / total; };
   request.onloadend = () => { bar.hidden = true; };
   request.onerror = () => say("The server cannot be reached; is it still running?", true);
   request.onload = () => {
     if (request.status !== 200) return say(`${name}: ${request.responseText}`, true);
     say("");
-    props.value = `${request.responseText}/${name}`;
+    props.value = request.responseText;
     trigger("submit");
   };
   bar.value = 0;
