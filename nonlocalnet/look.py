@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from .transforms import Box
 
 Point = tuple[float, float, float]  # frame, y, x
 Cell = tuple[int, int, int]
+View = Literal["row", "column"]  # what a position looks at; who looks at it
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one query position looks at, in one block. An image is a clip of one frame.
+    """What one query position looks at, in one block; or which queries look at one position.
+
+    The first is a row of the map over all keys. The second, view "column", holds of each query
+    the share of its weight on this key; read "query" for "key" then, and "key" for "query".
 
     Weights may be negative (dot product, functions of the user's), so shares, entropy and
     departure are those of the distribution |w| / sum |w|; for a softmax that is the row itself.
@@ -50,8 +55,12 @@ class Look:
         all weights were equal.
     negative: share of the negative weights.
     entropy: in nats; relative_entropy: divided by that of equal weights, so 1 is "everywhere".
-    departure: total variation distance, 0 to 1, from the average row of queries spread over the
-        clip. Near 0, the block looks at the same places whatever the query.
+    dependence: of the block in this clip: the mean total variation distance, 0 to 1, of rows from
+        their average, for queries spread over the clip. Near 0, it looks at the same places
+        whatever the query.
+    departure: of this row from that average; NaN in a column.
+    received: in a column, how much weight the position gets from all queries together, for 1 that
+        it would get if all weights were equal; NaN in a row.
     """
 
     network: str
@@ -74,7 +83,10 @@ class Look:
     negative: float
     entropy: float
     relative_entropy: float
-    departure: float
+    dependence: float
+    departure: float = math.nan
+    received: float = math.nan
+    view: View = "row"
 
     @property
     def per_frame(self) -> Tensor:
@@ -85,13 +97,31 @@ class Look:
     def words(self) -> tuple[str, ...]:
         """The figures that say how much there is to see in this map, one phrase each."""
         if not self.keys:
-            return ("every weight of this row is zero",)
-        phrases = (
+            what = "row" if self.view == "row" else "column"
+            return (f"every weight of this {what} is zero",)
+        phrases = [
             f"top-{self.top} hold {percent(self.share)} (uniform {percent(self.uniform)})",
             f"entropy {self.entropy:.2f} nats, {percent(self.relative_entropy)} of uniform",
-            f"differs {percent(self.departure)} from the average map",
+        ]
+        if self.view == "row":
+            phrases.append(
+                f"differs {percent(self.departure)} from the average map"
+                f" (all queries: {percent(self.dependence)})"
+            )
+        else:
+            phrases.append(f"receives {self.received:.2g} times an equal share")
+        return (*phrases, f"{percent(self.negative)} negative") if self.negative else (*phrases,)
+
+    def caveat(self) -> str:
+        """What the pairwise function by itself makes of any map; often nothing."""
+        if self.pairwise != "concatenation" or self.view != "row":
+            return ""
+        active = int((self.weights != 0).sum())
+        return (
+            f"concatenation orders all keys alike: every query with at least {self.top} active keys"
+            f" has the same top-{self.top}, and queries differ in how many are active (here"
+            f" {active} of {self.seen})"
         )
-        return (*phrases, f"{percent(self.negative)} negative") if self.negative else phrases
 
     def moved(self, scale: Point, shift: Point) -> Look:
         """The same look in other coordinates, scale * p + shift on each axis."""
@@ -123,9 +153,9 @@ def percent(share: float) -> str:
 
 
 def shares(weights: Tensor) -> Tensor:
-    """Signed shares w / sum |w| of a row; zeros if all weights are."""
-    total = weights.abs().sum()
-    return weights / total if total else weights
+    """Signed shares w / sum |w| of rows (..., Q); zeros if all weights are."""
+    total = weights.abs().sum(-1, keepdim=True)
+    return weights / total.masked_fill(total == 0, 1)
 
 
 def centre_of(cell: Cell, grid: Grid) -> Point:

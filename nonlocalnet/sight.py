@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from .attention import attend
 from .card import Card, card_of
 from .clips import Indices, test_views
 from .errors import UserError
-from .look import Look, Sight
+from .look import Look, Point, Sight, View
 from .transforms import Box, crop_boxes, normalize, test_crops
 from .video import Video
 
@@ -38,68 +39,103 @@ def parse_position(text: str) -> Place:
     return seconds, across, down
 
 
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A clip of a video as a network sees it.
+
+    crop: (3, T, S, S) uint8. indices: (T,), its frames in the video; seconds: their times.
+    size: (H, W) of the video; box: the square of it that the crop shows. path: the video.
+    """
+
+    crop: Tensor
+    indices: Indices
+    seconds: tuple[float, ...]
+    size: tuple[int, int]
+    box: Box
+    path: str
+
+    @cached_property
+    def frames(self) -> Tensor:
+        """(T, S, S, 3) uint8."""
+        return self.crop.permute(1, 2, 3, 0)
+
+    def sight(self, look: Look) -> Sight:
+        """A look at this clip, with its frames."""
+        return Sight(look, self.frames, self.seconds, self.path, self.box)
+
+
+def shoot(video: Video, card: Card, seconds: float | None = None) -> Shot:
+    """The clip that `evaluate` and `predict` show the network, its centre crop.
+
+    seconds: of the card's test clips around that time the one whose middle is nearest; where they
+    leave the time out, as in long videos, a clip of the same frame steps laid around it. None: the
+    clip in the middle.
+
+    Raises `UserError` for a time outside the video.
+    """
+    if seconds is None:
+        indices = test_views(len(video), card, 1)[0]
+    else:
+        _check_time(video, seconds)
+        indices = _clip_around(video, card, seconds)
+    return _shot(video, card, indices)
+
+
+def _shot(video: Video, card: Card, indices: Indices) -> Shot:
+    frames = video.frames(indices)  # (T, H, W, 3)
+    size = (frames.shape[1], frames.shape[2])
+    box = crop_boxes(*size, card, 1)[0]
+    times = tuple(video.timestamps[indices].tolist())
+    return Shot(test_crops(frames, card, 1)[0], indices, times, size, box, video.path)
+
+
 def attend_video(
     model: nn.Module,
     path: str | os.PathLike[str],
     at: Sequence[Place] = (),
-    block: str | None = None,
+    block: str | Sequence[str] | None = None,
     top: int = 20,
     count: int = 3,
+    view: View = "row",
 ) -> tuple[Sight, ...]:
-    """What the network looks at from places of a video: one `Sight` per place, in order.
+    """What the network looks at from places of a video: a `Sight` per place and block, in order.
 
-    A place is seen in a clip that `evaluate` and `predict` show the network, its centre crop: of
-    the card's test clips around that time the one whose middle is nearest. Where they leave the
-    time out, as in long videos, a clip of the same frame steps is laid around it.
+    A place is seen in the clip that `shoot` gives for its time.
 
     at: (seconds, x, y), x and y in fractions of the original frame from its top left corner. None
         given: `count` places of the middle clip, chosen as `attend` does.
-    block, top: as for `attend`.
+    block, top, view: as for `attend`.
 
     Raises `UserError` for a place outside the video or the crop, for a network without a card or
     that block, and, as `VideoError`, for a file that cannot be read.
     """
     card = card_of(model)
-    look = partial(attend, model, block=block, top=top, count=count)
+
+    def look(shot: Shot, queries: Sequence[Sequence[float]] | None) -> list[Sight]:
+        clip = normalize(shot.crop, card)
+        looks = attend(model, clip, queries, block, top, count=count, view=view)
+        return [shot.sight(look) for look in looks]
+
     with Video(path) as video:
         if not at:
-            return _sights(look, video, card, test_views(len(video), card, 1)[0], None)
+            return tuple(look(shoot(video, card), None))
         for place in at:
             _check_time(video, place[0])
         clips = [_clip_around(video, card, seconds) for seconds, _, _ in at]
-        found: dict[int, Sight] = {}
+        found: dict[int, list[Sight]] = {}
         for clip in {clip.tobytes(): clip for clip in clips}.values():
             here = [i for i, other in enumerate(clips) if np.array_equal(other, clip)]
-            sights = _sights(look, video, card, clip, [at[i] for i in here])
-            found.update(zip(here, sights, strict=True))
-    return tuple(found[i] for i in range(len(at)))
+            shot = _shot(video, card, clip)
+            sights = look(shot, [point_of(at[i], shot, _frame_at(video, at[i][0])) for i in here])
+            blocks = len(sights) // len(here)
+            found |= {i: sights[k * blocks : (k + 1) * blocks] for k, i in enumerate(here)}
+    return tuple(sight for i in range(len(at)) for sight in found[i])
 
 
-def _sights(
-    look: Callable[..., tuple[Look, ...]],
-    video: Video,
-    card: Card,
-    clip: Indices,
-    places: Sequence[Place] | None,
-) -> tuple[Sight, ...]:
-    """Look at places that share a clip; without any, `look` chooses."""
-    frames = video.frames(clip)  # (T, H, W, 3)
-    size = (frames.shape[1], frames.shape[2])
-    box = crop_boxes(*size, card, 1)[0]
-    crop = test_crops(frames, card, 1)[0]  # (3, T, S, S)
-    queries = None
-    if places is not None:
-        queries = [
-            (
-                float(np.abs(clip - _frame_at(video, place[0])).argmin()),
-                *_in_crop(place, size, box, crop.shape[-1]),
-            )
-            for place in places
-        ]
-    shown = crop.permute(1, 2, 3, 0)  # (T, S, S, 3)
-    seconds = tuple(video.timestamps[clip].tolist())
-    looks = look(normalize(crop, card), queries)
-    return tuple(Sight(found, shown, seconds, video.path, box) for found in looks)
+def point_of(place: Place, shot: Shot, frame: int) -> Point:
+    """(frame, y, x) of a place in a shot; frame: of the video, the one that is shown then."""
+    y, x = _in_crop(place, shot.size, shot.box, shot.crop.shape[-1])
+    return float(np.abs(shot.indices - frame).argmin()), y, x
 
 
 def _check_time(video: Video, seconds: float) -> None:

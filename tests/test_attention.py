@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nonlocalnet import NonLocalBlock, create_model, insert
-from nonlocalnet.attention import CANDIDATES, _spread, attend
+from nonlocalnet.attention import attend
 from nonlocalnet.errors import UserError
 from nonlocalnet.look import Look, centre_of
 from nonlocalnet.models import MODELS
 from nonlocalnet.ops import PAIRWISE
 from nonlocalnet.resnet import ResNet3d
+from nonlocalnet.scene import CANDIDATES, spread
 from nonlocalnet.surgery import blocks
 
 AWAKE = {"zero_init": "none", "init": "msra"}
@@ -121,13 +122,182 @@ def test_rows_in_a_network_of_images(pairwise: str, subsample: str) -> None:
     assert look.network == "ResNet"
     assert look.query == (0.0, 50.0, 20.0)
     assert look.weights.shape[0] == 1
-    assert not look.exact
-    # 96 x 64 pixels, 6 x 4 cells: the query lies in cell (3, 1), pixels 48-63 and 16-31
+    assert look.exact
+    # every layer pads so that the first cells of all stages are centred on the first pixel
     assert look.cell == (0, 3, 1)
-    assert look.centre == (0.0, 55.5, 23.5)
+    assert look.centre == (0.0, 48.0, 16.0)
     assert look.grid == (
-        ((1, 0), (16, 7.5), (16, 7.5)) if subsample == "none" else ((1, 0), (32, 15.5), (32, 15.5))
+        ((1, 0), (16, 0), (16, 0)) if subsample == "none" else ((1, 0), (32, 8), (32, 8))
     )
+
+
+class Quartered(nn.Module):
+    """A network that shrinks its features by a function, which no layer tells of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.last = nn.Conv2d(4, 4, 1)
+        insert(self, "last", **AWAKE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.avg_pool2d(self.conv(x), 4))
+
+
+def test_cells_divide_the_clip_evenly_where_no_layer_tells() -> None:
+    (look,) = attend(Quartered(), a_clip(1, 3, 32, 16), [(13, 2)])
+    assert not look.exact
+    assert look.cell == (0, 3, 0)
+    assert look.centre == (0, 13.5, 1.5)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    sizes = np.exp(scores - scores.max())
+    return sizes / sizes.sum()
+
+
+def may_see(query: int, key: int, mode: str, group: int | None, causal: int | None) -> bool:
+    """Written out on frames; places are the caller's."""
+    if mode == "space":
+        return query == key
+    if group is not None:
+        return query // group == key // group
+    return causal is None or query - causal < key <= query
+
+
+def full_matrix(block: NonLocalBlock, x: Tensor) -> np.ndarray:
+    """Every weight of a clip, (T, H, W, T', H', W') in float64, pair by pair."""
+    features = x[0].double().numpy()  # (C, T, H, W)
+
+    def pooled(f: np.ndarray) -> np.ndarray:
+        c, t, h, w = f.shape
+        return f[:, :, : h // 2 * 2, : w // 2 * 2].reshape(c, t, h // 2, 2, w // 2, 2).max((3, 5))
+
+    def embedded(layer: nn.Module | None, f: np.ndarray) -> np.ndarray:
+        if layer is None:
+            return f
+        weight, bias = (p.detach().double().numpy() for p in (layer.weight, layer.bias))
+        return np.einsum("dc,cthw->dthw", weight, f) + bias[:, None, None, None]
+
+    theta = embedded(block.theta, features)
+    if block.subsample == "after":
+        phi = pooled(embedded(block.phi, features))
+    else:
+        phi = embedded(block.phi, pooled(features) if block.subsample == "before" else features)
+    found = np.zeros((*theta.shape[1:], *phi.shape[1:]))
+    for t, h, w in np.ndindex(*theta.shape[1:]):
+        q, seen = theta[:, t, h, w], np.zeros(phi.shape[1:], bool)
+        for s in range(phi.shape[1]):
+            if may_see(t, s, block.mode, block.temporal_group, block.causal):
+                seen[s] = True
+        if block.mode == "time":
+            here = np.zeros_like(seen)
+            here[:, h, w] = True
+            seen &= here
+        keys = phi[:, seen]  # (D, Q)
+        if block.pairwise == "concatenation":
+            w_f = block.w_f.detach().double().numpy()
+            scores = np.maximum(w_f[: len(q)] @ q + w_f[len(q) :] @ keys, 0)
+        else:
+            scores = q @ keys * (1.0 if block.scale is None else block.scale)
+        softly = block.pairwise in ("gaussian", "embedded_gaussian")
+        found[t, h, w][seen] = softmax(scores) if softly else scores / len(scores)
+    return found
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize(
+    ("mode", "subsample", "group", "causal"),
+    [
+        *product(["spacetime", "space"], ["before", "after", "none"], [None], [None]),
+        ("time", "none", None, None),
+        ("spacetime", "before", 2, None),
+        ("spacetime", "after", None, 3),
+        ("time", "none", None, 2),
+    ],
+)
+def test_rows_and_columns_are_those_of_the_full_matrix(
+    pairwise: str, mode: str, subsample: str, group: int | None, causal: int | None
+) -> None:
+    model = tiny(
+        pairwise=pairwise, mode=mode, subsample=subsample, temporal_group=group, causal=causal
+    )
+    clip = a_clip(1, 3, 6, 24, 20)
+    block = block_of(model)
+    wanted = full_matrix(block, input_of(model, clip))
+    queries = [(0, 0, 0), (2, 13, 9), (5, 23, 19), (3, 2, 18)]
+    for look in attend(model, clip, queries, top=5):
+        np.testing.assert_allclose(look.weights, wanted[look.cell], rtol=1e-4, atol=1e-6)
+        assert look.seen == (wanted[look.cell] != 0).sum() or pairwise == "concatenation"
+    totals = np.abs(wanted).sum((3, 4, 5), keepdims=True)
+    parts = np.divide(wanted, totals, out=np.zeros_like(wanted), where=totals > 0)
+    for look in attend(model, clip, queries, top=5, view="column"):
+        column = parts[(slice(None),) * 3 + look.cell]
+        np.testing.assert_allclose(look.weights, column, rtol=1e-4, atol=1e-5)
+        heaviest = [tuple(map(int, np.unravel_index(i, column.shape)))
+                    for i in np.argsort(-np.abs(column), axis=None)[:5]]  # fmt: skip
+        assert {key.cell for key in look.keys} == {c for c in heaviest if column[c]}
+        if pairwise != "concatenation":  # whose zeros hide what is seen
+            seen = wanted != 0
+            equal = (seen / seen.sum((3, 4, 5), keepdims=True))[(slice(None),) * 3 + look.cell]
+            received = np.abs(column).sum() / equal.sum()
+            assert look.received == pytest.approx(received, rel=1e-4)
+            assert look.seen == (equal > 0).sum()
+
+
+def test_a_column_is_where_a_key_is_and_its_queries_are() -> None:
+    (look,) = attend(tiny(), a_clip(), [(4, 17, 9)], view="column", top=1000)
+    assert look.view == "column"
+    assert look.cell == (4, 2, 1)  # keys are centred at 2, 10, 18, ...
+    assert look.centre == (4, 18, 10)
+    assert look.weights.shape == (8, 8, 8)
+    assert {key.cell: key.centre for key in look.keys} == {
+        (t, h, w): (t, 4 * h, 4 * w) for t, h, w in product(range(8), range(8), range(8))
+    }
+    assert math.isnan(look.departure)
+    assert look.words()[2].startswith("receives ")
+
+
+def test_blocks_together_are_the_blocks_alone() -> None:
+    torch.manual_seed(0)
+    model = create_model("c2d_tiny", 4, ("layer1.0", "layer2.0"), **AWAKE)
+    clip, queries = a_clip(2, 3, 8, 32, 32), [(0, 5, 5), (7, 9, 30)]
+    together = attend(model, clip, queries, "all")
+    assert [(k.sample, k.query[0], k.block) for k in together] == list(
+        product([0, 1], [0, 7], ["layer1.0", "layer2.0"])
+    )
+    for name in ("layer1.0", "layer2.0"):
+        alone = attend(model, clip, queries, name)
+        some = [look for look in together if look.block == name]
+        for a, b in zip(alone, some, strict=True):
+            assert torch.equal(a.weights, b.weights)
+            assert a.dependence == b.dependence
+    assert {k.block for k in attend(model, clip, queries, ["layer2.0", "layer1.0"])} == {
+        "layer1.0",
+        "layer2.0",
+    }
+
+
+def test_the_dependence_on_the_query_is_the_mean_of_all_departures() -> None:
+    model = tiny()
+    centres = [centre_of(cell, model.grid("layer2.0")) for cell in spread((8, 8, 8))]
+    looks = attend(model, a_clip(), centres)
+    mean = sum(look.departure for look in looks) / len(looks)
+    assert {look.dependence for look in looks} == {looks[0].dependence}
+    assert looks[0].dependence == pytest.approx(mean)
+    assert 0 < mean < 1
+    (none,) = attend(tiny(pairwise=constant(1.0)), a_clip(), [(4, 16, 16)])
+    assert none.dependence == pytest.approx(0, abs=1e-9)
+
+
+def test_concatenation_says_that_queries_share_their_heaviest_keys() -> None:
+    looks = attend(tiny(pairwise="concatenation"), a_clip(), count=8, top=4)
+    busy = [look for look in looks if int((look.weights != 0).sum()) >= 4]
+    assert len(busy) > 1
+    assert len({frozenset(key.cell for key in look.keys) for look in busy}) == 1
+    active = int((looks[0].weights != 0).sum())
+    assert f"(here {active} of 128)" in looks[0].caveat()
+    assert not attend(tiny(), a_clip(), count=1)[0].caveat()
 
 
 def all_ones(model: ResNet3d) -> ResNet3d:
@@ -245,7 +415,7 @@ def test_figures_against_plain_sums() -> None:
     model = tiny(pairwise="dot_product")
     looks = attend(model, a_clip(), [(0, 4, 4), (6, 20, 12)], top=7)
     candidates = attend(
-        model, a_clip(), [centre_of(c, model.grid("layer2.0")) for c in _spread((8, 8, 8))]
+        model, a_clip(), [centre_of(c, model.grid("layer2.0")) for c in spread((8, 8, 8))]
     )
     rows = [look.weights.flatten().numpy() for look in candidates]
     average = np.mean([row / np.abs(row).sum() for row in rows], 0)
@@ -334,7 +504,7 @@ def test_the_block_is_chosen_by_name() -> None:
 
 def test_chosen_queries_are_the_furthest_first() -> None:
     model, clip = tiny(init="normal"), a_clip()
-    cells = _spread((8, 8, 8))
+    cells = spread((8, 8, 8))
     looks = attend(model, clip, [centre_of(c, model.grid("layer2.0")) for c in cells])
     rows = torch.stack([look.weights.flatten() for look in looks])
     known, expected = [rows.mean(0)], []
@@ -357,11 +527,11 @@ def test_chosen_queries_differ_even_where_all_rows_agree() -> None:
     "cells", [(1, 7, 7), (8, 8, 8), (4, 14, 14), (32, 32, 32), (1, 1, 1), (1, 2, 90)]
 )
 def test_candidates_are_spread_over_the_grid(cells: tuple[int, int, int]) -> None:
-    spread = _spread(cells)
-    assert 1 <= len(spread) == len(set(spread)) <= CANDIDATES
-    assert len(spread) >= min(CANDIDATES // 4, math.prod(max(1, c - 2) for c in cells))
+    found = spread(cells)
+    assert 1 <= len(found) == len(set(found)) <= CANDIDATES
+    assert len(found) >= min(CANDIDATES // 4, math.prod(max(1, c - 2) for c in cells))
     for axis, size in enumerate(cells):
-        values = {cell[axis] for cell in spread}
+        values = {cell[axis] for cell in found}
         assert min(values) >= 0
         assert max(values) < size
         # no part of the axis is left out, but for the border
@@ -512,4 +682,4 @@ def test_a_look_says_how_much_there_is_to_see() -> None:
     assert first.startswith("top-20 hold ")
     assert first.endswith("(uniform 16 %)")
     assert second.startswith("entropy ")
-    assert third.endswith("from the average map")
+    assert "from the average map (all queries: " in third

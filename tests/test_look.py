@@ -36,6 +36,7 @@ LOOK = Look(
     negative=0.0,
     entropy=3.0,
     relative_entropy=0.618,
+    dependence=0.04,
     departure=0.05,
 )
 
@@ -63,7 +64,7 @@ def test_words() -> None:
     assert LOOK.words() == (
         "top-2 hold 75 % (uniform 1.6 %)",
         "entropy 3.00 nats, 62 % of uniform",
-        "differs 5.0 % from the average map",
+        "differs 5.0 % from the average map (all queries: 4.0 %)",
     )
     assert dataclasses.replace(LOOK, negative=0.3).words()[3:] == ("30 % negative",)
     assert len(dataclasses.replace(LOOK, keys=()).words()) == 1

@@ -1,14 +1,35 @@
-"""The attention explorer: a stub until the page itself is here."""
+"""The attention explorer: one HTML page in which any place of a clip can be pointed at.
+
+It holds the embeddings of the blocks and the frames, computes rows and columns of their maps by
+itself and asks for nothing from outside.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+from base64 import b64encode
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
+from ..attention import Map
+from ..card import Card, card_of
 from ..errors import UserError
-from ..surgery import blocks as blocks_of
+from ..report.markup import escape
+from ..scene import scenes
+from ..sight import shoot
+from ..transforms import normalize
+from ..video import Video
+from .pack import pack
+
+SAID = 3  # classes
 
 
 def explorer_page(
@@ -16,10 +37,114 @@ def explorer_page(
     path: str | os.PathLike[str],
     *,
     seconds: float | None = None,
-    blocks: Sequence[str] | None = None,
+    blocks: str | Sequence[str] = "all",
     top: int = 20,
 ) -> str:
-    """A page that says that it is none yet."""
-    if not blocks_of(model):
-        raise UserError("this network has no non-local block")
-    return "<!doctype html><title>explorer</title><script>document.title = 'ran'</script>stub"
+    """The page for one clip of a video: HTML that stands alone.
+
+    seconds: a time that the clip is to show, as for `attend_video`; None is the middle clip.
+    blocks: names of modules that blocks follow, or "all". top: how many arrows at first.
+
+    Raises `UserError` as `attend_video` does, and for a pairwise function of the user's over too
+    many pairs.
+    """
+    card = card_of(model)
+    with Video(path) as video:
+        shot = shoot(video, card, seconds)
+    return compose(
+        model,
+        normalize(shot.crop, card),
+        shot.frames,
+        title=f"What {card.architecture.get('name', 'the network')} looks at in {Path(path).name}",
+        seconds=shot.seconds,
+        blocks=blocks,
+        top=top,
+    )
+
+
+def compose(
+    model: nn.Module,
+    clip: Tensor,
+    frames: Tensor,
+    *,
+    title: str = "What the network looks at",
+    seconds: Sequence[float] | None = None,
+    blocks: str | Sequence[str] = "all",
+    top: int = 20,
+) -> str:
+    """The page for any network with non-local blocks, and any clip or image.
+
+    clip: (3, T, H, W), or (3, H, W) for a network of images, as the network takes it. frames:
+    (T, H, W, 3) uint8, what it shows, of the same size; seconds: their times.
+    """
+    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[3] != 3:
+        raise ValueError(f"frames are (T, H, W, 3) uint8, not {frames.dtype} {tuple(frames.shape)}")
+    outputs: list[Any] = []
+    hook = model.register_forward_hook(lambda *args: outputs.append(args[2]))
+    try:
+        (of_clip,) = scenes(model, clip, blocks)
+    finally:
+        hook.remove()
+    if of_clip[0].size != tuple(frames.shape[:3]):
+        raise ValueError(
+            f"the frames {tuple(frames.shape[:3])} are not those of the clip {of_clip[0].size}"
+        )
+    (at,) = Map(of_clip[-1]).informative(1)
+    frame, y, x = (min(max(p, 0), size - 1) for p, size in zip(at, frames.shape, strict=False))
+    return _page(
+        title,
+        {
+            "title": title,
+            "scores": _said(model, outputs[0]),
+            "size": of_clip[0].size,
+            "seconds": seconds,
+            "frames": [_jpeg(picture) for picture in frames],
+            "dim": _dimming(frames),
+            "blocks": [pack(scene) for scene in of_clip],
+            "start": {"block": len(of_clip) - 1, "at": [round(frame), y, x]},
+            "top": top,
+        },
+    )
+
+
+def _said(model: nn.Module, output: Any) -> list[tuple[str, float]]:
+    """The best classes of a clip with their scores, if these are the network's outputs."""
+    card = getattr(model, "card", None)
+    if not isinstance(card, Card) or not isinstance(output, Tensor) or output.dim() != 2:
+        return []
+    logits = output[0].double().cpu()
+    scores = logits.sigmoid() if card.activation == "sigmoid" else logits.softmax(0)
+    if not bool(scores.isfinite().all()):
+        raise UserError("the network's scores are not numbers (NaN or infinity)")
+    best = scores.topk(min(SAID, len(scores)))
+    return [
+        (card.class_name(label), float(score))
+        for score, label in zip(best.values, best.indices.tolist(), strict=True)
+    ]
+
+
+def _dimming(frames: Tensor) -> str:
+    """A CSS filter: dark grey, as bright in dark clips as in light ones."""
+    bright = float(frames.float().mean(-1).quantile(0.99)) if frames.numel() < 1 << 24 else 255.0
+    return f"grayscale(1) brightness({min(1.3, 125 / max(bright, 1.0)):.2f})"
+
+
+def _jpeg(picture: Tensor) -> str:
+    data = io.BytesIO()
+    # full colour resolution: halving it would smear the discs of a 32-pixel frame
+    Image.fromarray(picture.numpy()).save(data, "JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode("ascii")
+
+
+def _page(title: str, data: dict[str, Any]) -> str:
+    here = resources.files(__package__)
+    page, style, maps, script = (
+        (here / name).read_text(encoding="utf-8")
+        for name in ("explorer.html", "explorer.css", "maps.js", "explorer.js")
+    )
+    # "<" could end the element that holds the data
+    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    parts = {"title": escape(title), "style": style, "maps": maps, "script": script}
+    for name, part in parts.items():
+        page = page.replace("{{" + name + "}}", part)
+    return page.replace("{{data}}", text)
