@@ -8,9 +8,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from urllib.parse import unquote
 
 import numpy as np
@@ -144,8 +145,8 @@ def build(host: Host) -> gr.Blocks:
                     script = (HERE / "page.js").read_text()
                     chosen = gr.HTML("", html_template=drop, js_on_load=script)
                 with gr.Column(min_width=300):
-                    verdict = gr.HTML(host.about(names[0]))
-            parts = [verdict, gr.HTML(""), gr.HTML(""), gr.HTML("")]
+                    verdict, when = gr.HTML(host.about(names[0])), gr.HTML("")
+            parts = [verdict, when, gr.HTML(""), gr.HTML("")]
         with gr.Tab("Live"), gr.Row():
             with gr.Column(min_width=300):
                 camera = gr.Image(
@@ -276,30 +277,42 @@ def running(
             f"{host} port {port} cannot be listened at ({error.strerror or error}); choose another"
             " --port or --host"
         ) from error
-    desk, ended = Desk(folder, limits), Event()
-    config = uvicorn.Config(
-        application(Host(served, desk)), log_level="warning", timeout_graceful_shutdown=2,
-        root_path=root_path, access_log=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    desk, made = Desk(folder, limits), Future[uvicorn.Server]()
 
-    def sweep() -> None:
-        while not ended.wait(SWEEP):
-            desk.sweep()
+    async def work() -> None:
+        # made in here, where gradio finds an event loop, and leaves none of its own behind
+        try:
+            app = application(Host(served, desk))
+            made.set_result(_server(app, root_path))
+        except BaseException as error:
+            made.set_exception(error)
+            return
+        sweeping = asyncio.create_task(_sweep(desk))
+        await made.result().serve(sockets=[listening])
+        sweeping.cancel()
 
-    threads = [
-        Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True),
-        Thread(target=sweep, daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
+    thread = Thread(target=lambda: asyncio.run(work()), daemon=True)
+    thread.start()
+    server = made.result()
     try:
-        while not server.started and threads[0].is_alive():
+        while not server.started and thread.is_alive():
             time.sleep(0.05)
         shown = f"[{host}]" if ":" in host else host
         yield f"http://{shown}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        ended.set()
-        for thread in threads:
-            thread.join(timeout=10)
+        thread.join(timeout=10)
+
+
+def _server(app: FastAPI, root_path: str) -> uvicorn.Server:
+    # whoever still waits for an answer when the server ends is not waited for
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=2, root_path=root_path
+    )
+    return uvicorn.Server(config)
+
+
+async def _sweep(desk: Desk) -> None:
+    while True:
+        await asyncio.sleep(SWEEP)
+        await run_in_threadpool(desk.sweep)
