@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from .flags import UsageError, find_run, parse_views
 from .machine import Device
-from .serve.limits import Limits
+from .serve.limits import Limits, environment
 from .terminal import say
 
 
@@ -57,8 +57,7 @@ def serve(
         for name, path in zip(names, paths, strict=True)
     ]
     with tempfile.TemporaryDirectory(prefix="nonlocalnet-") as folder:
-        # before gradio is imported; its own files would go to a folder that others share
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=f"{folder}/gradio")
+        os.environ.update(environment(f"{folder}/gradio"))
         videos = Path(folder) / "videos"
         videos.mkdir()
         from .serve.app import running

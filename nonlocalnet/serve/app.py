@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Thread
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -39,6 +40,7 @@ except ImportError as error:
     raise ImportError('the web app needs gradio: pip install "nonlocalnet[demo]"') from error
 
 HERE = Path(__file__).parent
+KEPT = 8  # visitors whose last answer gradio keeps in memory; its default is 10,000
 SWEEP = 20.0  # seconds between two looks for what nobody asked about
 SYSTEM = ("system-ui", "sans-serif")
 # what the browser may load: nothing from elsewhere, whatever a page or a library asks for
@@ -65,18 +67,23 @@ class Host:
         """Whether clips of the embedded data set mean something here."""
         return any(one.telling.classes == REUNION for one in self.served.values())
 
-    def ask(self, token: str, name: str) -> Iterator[tuple[str, str, str, str]]:
+    def ask(self, token: str, name: str) -> Iterator[tuple[Any, ...]]:
         """What the four parts of the page show, again and again, of a video that was sent."""
         try:
             with self.desk.take(str(token)) as path:
                 info = inspect(path, self.limits)
-                work = answers(self._network(name), path, info)
+                work, before = answers(self._network(name), path, info), ("",) * 4
                 while True:
                     with self.working:
                         answer = next(work, None)
                     if answer is None:
                         return
-                    yield _parts(answer)
+                    parts = _parts(answer)
+                    yield tuple(  # what stays as it is need not be sent again
+                        new if new != old else gr.skip()
+                        for new, old in zip(parts, before, strict=True)
+                    )
+                    before = parts
         except UserError as error:
             yield _trouble(str(error)), "", "", ""
         except Exception:  # the page says so, the next visitor is answered
@@ -171,6 +178,7 @@ def build(host: Host) -> gr.Blocks:
             api_visibility="private",
         )  # fmt: skip
     page.queue(max_size=limits.waiting + limits.viewers)
+    page.state_session_capacity = KEPT + limits.viewers  # a camera's visitor is always a late one
     return page
 
 
@@ -215,6 +223,8 @@ async def _receive(request: Request, desk: Desk) -> str:
     """Write the body of a request to the desk; its token there. Raises `UserError`."""
     if "x-clip" not in request.headers:  # a browser lets no page of another site send it
         raise UserError("videos are sent by this server's own page")
+    claimed = request.headers.get("content-length", "")
+    check_size(int(claimed) if claimed.isdecimal() else 0, desk.limits)
     with desk.place(unquote(request.headers["x-clip"])) as (token, path):
         size = 0
         try:

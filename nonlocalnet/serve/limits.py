@@ -1,4 +1,4 @@
-"""What the web app takes in: sizes, numbers and patience."""
+"""What the web app takes in, and what gradio may do, both known before gradio is."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ class Limits:
     @property
     def bytes(self) -> int:
         return int(self.megabytes * 1e6)
+
+
+def environment(folder: str) -> dict[str, str]:
+    """What the environment has to hold before gradio is imported. folder: for files of its own."""
+    return {
+        "GRADIO_ANALYTICS_ENABLED": "False",  # nothing is told to anybody
+        "GRADIO_TEMP_DIR": folder,  # else one that is shared with other programs
+        # a table of figures about the queue that nobody reads, made anew after each answer
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+        "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    }
