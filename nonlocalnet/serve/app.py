@@ -312,6 +312,7 @@ def running(
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        desk.clear()
 
 
 def _server(app: FastAPI, root_path: str) -> uvicorn.Server:

@@ -89,6 +89,11 @@ class Desk:
         with self._lock:
             self._since.pop(token, None)
 
+    def clear(self) -> None:
+        """Remove every video."""
+        for token in list(self._since):
+            self.drop(token)
+
     def sweep(self) -> None:
         """Remove what has lain here for longer than `limits.patience`."""
         now = self.clock()
