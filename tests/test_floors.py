@@ -143,6 +143,7 @@ ALLOWED = (
     ast.AnnAssign,
     ast.AugAssign,
     ast.FunctionDef,
+    ast.AsyncFunctionDef,
     ast.ClassDef,
 )
 SETTERS = ("manual_seed", "seed", "setenv", "putenv", "system", "filterwarnings", "simplefilter")
@@ -158,12 +159,14 @@ def acts(path: Path) -> Iterator[str]:
             "__name__ == '__main__'",
         ):
             continue
-        if isinstance(node, ast.Try) and all(isinstance(n, ast.ImportFrom) for n in node.body):
+        if isinstance(node, ast.Try) and all(
+            isinstance(n, ast.Import | ast.ImportFrom) for n in node.body
+        ):
             continue  # an optional dependency
         text = ast.unparse(node).partition("\n")[0]
         if not isinstance(node, ALLOWED):
             yield text
-        elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = {
                 ast.unparse(c.func).split(".")[-1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -393,6 +395,13 @@ def test_the_command_says_what_is_wrong(
 ) -> None:
     assert cli.main(line.split()) == code
     assert told in capsys.readouterr().err
+
+
+def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "nonlocalnet.serve.app", raising=False)
+    with pytest.raises(ImportError, match=r"nonlocalnet\[demo\]"):
+        importlib.import_module("nonlocalnet.serve.app")
 
 
 def test_views(tmp_path: Path) -> None:

@@ -80,11 +80,13 @@ def ask(url: str, token: str, network: str = "mine") -> list[str]:
     """What the four parts of the page show in the end."""
     asked = httpx.post(f"{url}/gradio_api/call/answer", json={"data": [token, network]}, timeout=60)
     event = asked.json()["event_id"]
-    shown = [""] * 4
+    shown: list[str] = []
     with httpx.stream("GET", f"{url}/gradio_api/call/answer/{event}", timeout=120) as lines:
         for line in lines.iter_lines():
             if line.startswith("data: ["):  # a part that stays as it is comes as no text
                 parts = json.loads(line.removeprefix("data: "))
+                # at first all of it, so that nothing of an answer before stays
+                shown = shown or [str(part) for part in parts if isinstance(part, str)]
                 shown = [p if isinstance(p, str) else s for p, s in zip(parts, shown, strict=True)]
     return shown
 

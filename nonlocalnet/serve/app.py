@@ -8,10 +8,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote
 
@@ -55,12 +55,15 @@ AGAIN = "() => dispatchEvent(new Event('nl-again'))"
 
 
 class Host:
-    """Networks, limits, and the lock under which one of them works at a time."""
+    """Networks, limits, and the one thread in which they work, whoever asks.
+
+    One, so that the memory that allocators keep for each thread is there once.
+    """
 
     def __init__(self, served: Sequence[Served], desk: Desk) -> None:
         self.served = {one.name: one for one in served}
         self.desk, self.limits = desk, desk.limits
-        self.working = Lock()
+        self.worker = ThreadPoolExecutor(1)
 
     @property
     def examples(self) -> bool:
@@ -71,13 +74,10 @@ class Host:
         """What the four parts of the page show, again and again, of a video that was sent."""
         try:
             with self.desk.take(str(token)) as path:
-                info = inspect(path, self.limits)
-                work, before = answers(self._network(name), path, info), ("",) * 4
-                while True:
-                    with self.working:
-                        answer = next(work, None)
-                    if answer is None:
-                        return
+                info = self.worker.submit(inspect, path, self.limits).result()
+                work = answers(self._network(name), path, info)
+                before: tuple[str | None, ...] = (None,) * 4  # what is shown is of another video
+                while answer := self.worker.submit(next, work, None).result():
                     parts = _parts(answer)
                     yield tuple(  # what stays as it is need not be sent again
                         new if new != old else gr.skip()
@@ -100,8 +100,7 @@ class Host:
         try:
             check_picture(picture.shape[1], picture.shape[0], self.limits)
             served = self._network(name)
-            with self.working:
-                watched = follow(served, picture, now, watched)
+            watched = self.worker.submit(follow, served, picture, now, watched).result()
             return _framed(markup.seen(served, watched)), watched
         except UserError as error:
             return _trouble(str(error)), None
@@ -134,14 +133,11 @@ def _parts(answer: Answer) -> tuple[str, str, str, str]:
 def build(host: Host) -> gr.Blocks:
     """The page: a video, or a camera."""
     names, limits = list(host.served), host.limits
-    drop = (
-        (HERE / "page.html")
-        .read_text()
-        .format(
-            megabytes=limits.megabytes,
-            seconds=limits.seconds,
-            examples="" if host.examples else " hidden",
-        )
+    drop, script = ((HERE / name).read_text("utf-8") for name in ("page.html", "page.js"))
+    drop = drop.format(
+        megabytes=limits.megabytes,
+        seconds=limits.seconds,
+        examples="" if host.examples else " hidden",
     )
     with gr.Blocks(analytics_enabled=False, title="nonlocalnet") as page:
         gr.HTML(HEAD)
@@ -149,7 +145,6 @@ def build(host: Host) -> gr.Blocks:
         with gr.Tab("A video"):
             with gr.Row():
                 with gr.Column(min_width=300):
-                    script = (HERE / "page.js").read_text()
                     chosen = gr.HTML("", html_template=drop, js_on_load=script)
                 with gr.Column(min_width=300):
                     verdict, when = gr.HTML(host.about(names[0])), gr.HTML("")
@@ -210,8 +205,9 @@ def application(host: Host) -> FastAPI:
     theme = gr.themes.Default(
         primary_hue="blue", font=SYSTEM, font_mono=("ui-monospace", "monospace")
     )
+    style = (HERE / "page.css").read_text("utf-8")
     gr.mount_gradio_app(
-        app, build(host), "/", theme=theme, css=(HERE / "page.css").read_text(), footer_links=[],
+        app, build(host), "/", theme=theme, css=style, footer_links=[],
         run_history=False, enable_monitoring=False, mcp_server=False, ssr_mode=False, pwa=False,
         show_error=False, max_file_size=1,
     )  # fmt: skip
@@ -288,11 +284,12 @@ def running(
             " --port or --host"
         ) from error
     desk, made = Desk(folder, limits), Future[uvicorn.Server]()
+    asked = Host(served, desk)
 
     async def work() -> None:
         # made in here, where gradio finds an event loop, and leaves none of its own behind
         try:
-            app = application(Host(served, desk))
+            app = application(asked)
             made.set_result(_server(app, root_path))
         except BaseException as error:
             made.set_exception(error)
@@ -312,6 +309,7 @@ def running(
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        asked.worker.shutdown(wait=False, cancel_futures=True)
         desk.clear()
 
 
