@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -86,6 +87,8 @@ class Host:
                     before = parts
         except UserError as error:
             yield _trouble(str(error)), "", "", ""
+        except CancelledError:
+            return  # the server ends
         except Exception:  # the page says so, the next visitor is answered
             traceback.print_exc()
             yield _trouble("something broke here; the server's log says what"), "", "", ""
@@ -307,9 +310,13 @@ def running(
         shown = f"[{host}]" if ":" in host else host
         yield f"http://{shown}:{listening.getsockname()[1]}"
     finally:
+        told = logging.getLogger("uvicorn.error")
+        level = told.level
+        told.setLevel(logging.CRITICAL)  # of those who still wait, whose connections end here
         server.should_exit = True
         thread.join(timeout=10)
-        asked.worker.shutdown(wait=False, cancel_futures=True)
+        asked.worker.shutdown(cancel_futures=True)  # what is in work is finished
+        told.setLevel(level)
         desk.clear()
 
 
