@@ -11,6 +11,7 @@ from typing import Any
 from .ops import non_local
 from .block import NonLocalBlock
 from .surgery import insert, inflate, shift, describe
+from .waking import shares, why_asleep
 from .models import create_model
 from .streaming import Streaming
 
@@ -28,7 +29,9 @@ __all__ = [
     "predict",
     "push_to_hub",
     "save_pretrained",
+    "shares",
     "shift",
+    "why_asleep",
 ]
 
 # These need more than torch (safetensors, a video decoder, the Hub's library), so they are imported

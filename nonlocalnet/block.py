@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -287,16 +287,21 @@ class NonLocalBlock(nn.Module):
         theta, phi = (t.unflatten(0, (n, -1)) for t in (theta, phi))  # (N, folds, P', C)
         keys = self.key_grid(grid)
         out = x.new_zeros(n, len(queries), *keys)
+        alike: dict[str, list[tuple[int, int]]] = {}  # queries that see the same keys
         for i, query in enumerate(queries):
             own, row = locate(query, grid, self.mode, self.temporal_group)
             seen = visible(query, self.mode, self.temporal_group, self.causal)
-            one = theta[:, own, row : row + 1]  # (N, 1, C)
+            alike.setdefault(f"{own} {seen}", []).append((i, row))
+        for some in alike.values():
+            which, rows = map(list, zip(*some, strict=True))
+            own, _ = locate(queries[which[0]], grid, self.mode, self.temporal_group)
+            seen = visible(queries[which[0]], self.mode, self.temporal_group, self.causal)
             there = phi[:, own]
             if self.causal is not None:
                 there = there.unflatten(1, (grid[0], -1))[:, seen[0]].flatten(1, 2)
-            weights = attention_rows(one, there, self.pairwise, self.scale, self.w_f)
-            part = out[:, i][(slice(None), *seen)]
-            part.copy_(weights.reshape(part.shape))
+            args = theta[:, own, rows], there, self.pairwise, self.scale, self.w_f
+            place: Any = (slice(None), which, *seen)
+            out[place] = attention_rows(*args).reshape(out[place].shape)
         return out
 
     def key_grid(self, grid: Sequence[int]) -> tuple[int, ...]:

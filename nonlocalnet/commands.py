@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from .errors import UserError
 from .flags import (
@@ -18,7 +18,6 @@ from .flags import (
     check_model,
     check_non_local,
     check_output,
-    find_own,
     find_run,
     find_trained,
     parse_views,
@@ -227,48 +226,6 @@ def run_test(
         say(word)
     show_result(exam.result)
     say(f"report: {exam.html}")
-    return 0
-
-
-def attend(
-    run: Positional[Path],
-    video: Positional[Path],
-    at: UseAppendAction[tuple[str, ...]] = (),
-    block: str | None = None,
-    top: int = 20,
-    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
-    device: Device | None = None,
-    verify: bool = False,
-) -> int:
-    """What a trained network looks at from chosen places of a video: the paper's Figure 3.
-
-    Args:
-        run: Folder of a run, a checkpoint, or the name of a published model.
-        video: A video file.
-        at: A place, SECONDS:X,Y with X and Y in fractions of width and height, such as
-            1.2s:0.40,0.55; may be given several times. Without any, telling places are chosen.
-        block: Name of the residual block that the non-local block follows; None is the last one.
-        top: How many of the most attended positions to draw.
-        out: The picture; None is attention.png in the run, or here for a published model.
-        device: Where the network runs; None is the best there is.
-        verify: First let the network pass the self-test in its file (see convert).
-    """
-    check_output("--out", out, ".png")
-    from .picture import draw
-    from .sight import attend_video, parse_position
-
-    try:
-        places = [parse_position(text) for text in at]
-    except UserError as error:
-        raise UsageError(f"--at: {error}") from None
-    if top < 1:
-        raise UsageError(f"--top is a number of positions, such as 20; it came as {top}")
-    sights = attend_video(find_trained(find_own(run), device, verify), video, places, block, top)
-    out = out or (run if run.is_dir() else run.parent) / "attention.png"
-    draw(sights, out)
-    for sight in sights:
-        say(", ".join(sight.look.words()))
-    say(f"picture: {out}")
     return 0
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .look import Sight, percent
+from .look import Look, Sight, percent
 from .metrics import Result
 from .picture import draw
 from .protocols import RECIPES
@@ -88,12 +88,17 @@ def _folder(name: str) -> str:
     return name.lower().replace(" + ", "_").replace("-", "_")
 
 
+def amid(level: Reunion) -> int:
+    """The frame in the middle of the second disc's passage."""
+    return level.frames - (level.visible + 1) // 2
+
+
 def _second_looks_at_first(
     folder: Path, data: Path, level: Reunion, seed: int, clips: int
 ) -> list[Sight]:
     """The first test clips, each seen from its second disc's centre amid its passage."""
     model, sights = load(folder), list[Sight]()
-    frame = level.frames - (level.visible + 1) // 2
+    frame = amid(level)
     for index in range(clips):
         clip = draw_clip(level, seed, "test", index)
         x, y = ((float(v) + 0.5) / level.size for v in clip.centres[1, frame])
@@ -101,18 +106,17 @@ def _second_looks_at_first(
     return sights
 
 
-def _on_first(sight: Sight, clip: Clip, level: Reunion) -> tuple[float, float]:
-    """The part of a query's weight on keys that see the first disc, and the part of such keys.
+def on_disc(look: Look, disc: int, clip: Clip, level: Reunion) -> tuple[float, float]:
+    """The part of a query's weight on keys that see a disc (0 or 1), and the part of such keys.
 
     A key sees the disc if its cell, half a stride around its centre, touches it.
     """
-    look = sight.look
     axes = [
         offset + stride * torch.arange(cells)
         for (stride, offset), cells in zip(look.grid, look.weights.shape, strict=True)
     ]
     frame, y, x = torch.meshgrid(*axes, indexing="ij")  # (T', H', W') each
-    centre = clip.centres[0, frame.round().long().clamp(0, level.frames - 1)]  # (T', H', W', 2)
+    centre = clip.centres[disc, frame.round().long().clamp(0, level.frames - 1)]  # (T', H', W', 2)
     reach = [level.radius[1] + stride / 2 for stride, _ in look.grid[1:]]
     on = ((y - centre[..., 1]).abs() < reach[0]) & ((x - centre[..., 0]).abs() < reach[1])
     weights = look.weights.abs()
@@ -125,7 +129,7 @@ def _telling(sights: list[Sight], level: Reunion, seed: int) -> tuple[list[Sight
     even = []
     for index, sight in enumerate(sights):
         clip = draw_clip(level, seed, "test", index)
-        on, part = _on_first(sight, clip, level)
+        on, part = on_disc(sight.look, 0, clip, level)
         kinds[CLASSES[clip.label].partition("_")[0]].append((on, sight))
         even.append(part)
     best = [max(kind, key=lambda found: found[0])[1] for kind in kinds.values()]

@@ -12,6 +12,7 @@ from .calibration import FILE, calibrate, read_calibration
 from .card import card_of
 from .errors import UserError
 from .evaluate import FRAMEWISE, match_classes, numbers_alone, score_videos
+from .exhibits import exhibit
 from .exported import is_exported, of_clips, open_network
 from .files import check_place
 from .listings.data import Data, as_data
@@ -100,7 +101,16 @@ def examine(
         log=read_log(log) if log.is_file() else (),
         notes=_notes(run),
     )
-    page, figures = write_report(html, title or f"Test of {run.name}", [tested], words=words)
+    pictures, explorer, told = exhibit(model, result, samples, html)
+    words += told
+    page, figures = write_report(
+        html,
+        title or f"Test of {run.name}",
+        [tested],
+        words=words,
+        pictures=pictures,
+        explorer=explorer,
+    )
     return Exam(result, page, figures, kept, tuple(words))
 
 

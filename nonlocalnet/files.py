@@ -41,6 +41,12 @@ def check_place(path: Path) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raises `UserError` where a file would replace what is none: a folder, a device."""
+    if os.path.lexists(path) and not Path(path).is_file():
+        raise UserError(f"{path} cannot be written: it is no regular file")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, whole or not at all. Raises `UserError` as `replacing` does."""
     with replacing(path) as unfinished:

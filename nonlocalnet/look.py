@@ -196,10 +196,11 @@ class Sight:
         return f"frame {frame}" if len(self.frames) > 1 else ""
 
     def where(self) -> str:
-        """The query in words: at which pixel, and when."""
+        """The query in words: from, or in a column to, which pixel, and when."""
         _, y, x = self.in_video().query
         when = self.when(query_frame(self.look, len(self.frames)))
-        return f"from x {x:.0f}, y {y:.0f}" + (f" at {when}" if when else "")
+        way = "from" if self.look.view == "row" else "to"
+        return f"{way} x {x:.0f}, y {y:.0f}" + (f" at {when}" if when else "")
 
 
 @dataclass(frozen=True)

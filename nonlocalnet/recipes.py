@@ -173,12 +173,14 @@ class Recipe:
     """Steps between two checkpoints."""
     log_steps: int | None = None
     """Steps between two lines of the log."""
+    wake_steps: int = 200
+    """Steps after the warm-up in which a block should wake up; else a warning says why not."""
 
 
 # what may differ when a run is resumed: it changes where and how fast, not what is computed
 FREE = (
     *("workers", "device", "strategy", "hang_seconds"),
-    *("save_seconds", "save_steps", "log_steps", "batch"),
+    *("save_seconds", "save_steps", "log_steps", "wake_steps", "batch"),
 )
 
 
@@ -195,6 +197,7 @@ def check(recipe: Recipe, resume: bool = False) -> None:
         "clips": 1,
         "save_steps": 1,
         "log_steps": 1,
+        "wake_steps": 1,
     }
     least |= {"precise_norm": 0, "width": 1, "causal": 1}
     for name, low in least.items():

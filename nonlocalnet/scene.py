@@ -30,7 +30,7 @@ from .resnet import ResNet3d
 from .surgery import blocks
 
 CANDIDATES = 64  # at most so many queries make the average map; the automatic ones are among them
-ROWS_AT_ONCE = 64
+WEIGHTS_AT_ONCE = 1 << 21  # 16 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,15 @@ class Scene:
 
     def every_row(self) -> Iterator[tuple[list[Cell], Tensor]]:
         """The rows of all queries in order, some at a time, as (cells, rows)."""
-        cells = all_cells(self.cells)
-        for i in range(0, len(cells), ROWS_AT_ONCE):
-            some = cells[i : i + ROWS_AT_ONCE]
+        for some in self.portions():
             yield some, self.rows(some)
+
+    def portions(self) -> Iterator[list[Cell]]:
+        """All queries in order, as many at once as have a bounded number of weights."""
+        cells = [(t, h, w) for t, h, w in product(*map(range, self.cells))]
+        at_once = max(1, WEIGHTS_AT_ONCE // math.prod(self.keys))
+        for i in range(0, len(cells), at_once):
+            yield cells[i : i + at_once]
 
     def columns(self, keys: Sequence[Cell]) -> Tensor:
         """What share of each query's weight falls on some keys: (len(keys), T, H, W), signed.
@@ -278,11 +283,6 @@ def nearest(point: Point, grid: Grid, cells: Cell) -> Cell:
         for p, (step, start), size in zip(point, grid, cells, strict=True)
     )
     return t, h, w
-
-
-def all_cells(size: Cell) -> list[Cell]:
-    """All cells of a grid in order."""
-    return [(t, h, w) for t, h, w in product(*map(range, size))]
 
 
 def spread(cells: Cell) -> list[Cell]:

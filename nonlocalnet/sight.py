@@ -15,6 +15,7 @@ from .attention import attend
 from .card import Card, card_of
 from .clips import Indices, test_views
 from .errors import UserError
+from .footage import Footage
 from .look import Look, Point, Sight, View
 from .transforms import Box, crop_boxes, normalize, test_crops
 from .video import Video
@@ -64,29 +65,30 @@ class Shot:
         return Sight(look, self.frames, self.seconds, self.path, self.box)
 
 
-def shoot(video: Video, card: Card, seconds: float | None = None) -> Shot:
+def shoot(video: Footage, card: Card, path: str, seconds: float | None = None) -> Shot:
     """The clip that `evaluate` and `predict` show the network, its centre crop.
 
+    path: what the video is called.
     seconds: of the card's test clips around that time the one whose middle is nearest; where they
-    leave the time out, as in long videos, a clip of the same frame steps laid around it. None: the
-    clip in the middle.
+        leave the time out, as in long videos, a clip of the same frame steps laid around it. None:
+        the clip in the middle.
 
     Raises `UserError` for a time outside the video.
     """
     if seconds is None:
         indices = test_views(len(video), card, 1)[0]
     else:
-        _check_time(video, seconds)
+        _check_time(video, seconds, path)
         indices = _clip_around(video, card, seconds)
-    return _shot(video, card, indices)
+    return _shot(video, card, indices, path)
 
 
-def _shot(video: Video, card: Card, indices: Indices) -> Shot:
+def _shot(video: Footage, card: Card, indices: Indices, path: str) -> Shot:
     frames = video.frames(indices)  # (T, H, W, 3)
     size = (frames.shape[1], frames.shape[2])
     box = crop_boxes(*size, card, 1)[0]
     times = tuple(video.timestamps[indices].tolist())
-    return Shot(test_crops(frames, card, 1)[0], indices, times, size, box, video.path)
+    return Shot(test_crops(frames, card, 1)[0], indices, times, size, box, path)
 
 
 def attend_video(
@@ -111,25 +113,38 @@ def attend_video(
     """
     card = card_of(model)
 
-    def look(shot: Shot, queries: Sequence[Sequence[float]] | None) -> list[Sight]:
-        clip = normalize(shot.crop, card)
-        looks = attend(model, clip, queries, block, top, count=count, view=view)
-        return [shot.sight(look) for look in looks]
+    def look(shot: Shot, queries: Sequence[Sequence[float]] | None) -> tuple[Sight, ...]:
+        return attend_shot(model, shot, queries, block, top, count, view)
 
     with Video(path) as video:
         if not at:
-            return tuple(look(shoot(video, card), None))
+            return look(shoot(video, card, video.path), None)
         for place in at:
-            _check_time(video, place[0])
+            _check_time(video, place[0], video.path)
         clips = [_clip_around(video, card, seconds) for seconds, _, _ in at]
-        found: dict[int, list[Sight]] = {}
+        found: dict[int, tuple[Sight, ...]] = {}
         for clip in {clip.tobytes(): clip for clip in clips}.values():
             here = [i for i, other in enumerate(clips) if np.array_equal(other, clip)]
-            shot = _shot(video, card, clip)
+            shot = _shot(video, card, clip, video.path)
             sights = look(shot, [point_of(at[i], shot, _frame_at(video, at[i][0])) for i in here])
             blocks = len(sights) // len(here)
             found |= {i: sights[k * blocks : (k + 1) * blocks] for k, i in enumerate(here)}
     return tuple(sight for i in range(len(at)) for sight in found[i])
+
+
+def attend_shot(
+    model: nn.Module,
+    shot: Shot,
+    queries: Sequence[Sequence[float]] | None = None,
+    block: str | Sequence[str] | None = None,
+    top: int = 20,
+    count: int = 3,
+    view: View = "row",
+) -> tuple[Sight, ...]:
+    """What the network looks at from points (frame, y, x) of a shot; all as `attend` has it."""
+    clip = normalize(shot.crop, card_of(model))
+    looks = attend(model, clip, queries, block, top, count=count, view=view)
+    return tuple(shot.sight(look) for look in looks)
 
 
 def point_of(place: Place, shot: Shot, frame: int) -> Point:
@@ -138,20 +153,18 @@ def point_of(place: Place, shot: Shot, frame: int) -> Point:
     return float(np.abs(shot.indices - frame).argmin()), y, x
 
 
-def _check_time(video: Video, seconds: float) -> None:
+def _check_time(video: Footage, seconds: float, path: str) -> None:
     length = video.info.duration
     if not 0 <= seconds <= length:
-        raise UserError(
-            f"{video.path}: {seconds:g} s lies outside the video, which lasts {length:.2f} s"
-        )
+        raise UserError(f"{path}: {seconds:g} s lies outside the video, which lasts {length:.2f} s")
 
 
-def _frame_at(video: Video, seconds: float) -> int:
+def _frame_at(video: Footage, seconds: float) -> int:
     """The frame shown at that time."""
     return max(int(np.searchsorted(video.timestamps, seconds, side="right")) - 1, 0)
 
 
-def _clip_around(video: Video, card: Card, seconds: float) -> Indices:
+def _clip_around(video: Footage, card: Card, seconds: float) -> Indices:
     """The test clip whose middle is nearest to a time it covers, else one laid around the time."""
     number = _frame_at(video, seconds)
     clips = test_views(len(video), card, card.clips)  # (V, T)

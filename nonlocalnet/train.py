@@ -31,7 +31,9 @@ from .training.run import open_run, start
 from .training.schedule import learning_rate
 from .training.state import Run, save_state, whole
 from .training.step import gradient, update
+from .training.wake import is_watched, shares_in, watch_waking
 from .training.watch import speaking_once, watching
+from .waking import named_blocks
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def train(
         accuracy=None if best is None else best[0],
         curves=tuple(read_log(run.out)),
         broken=tuple(Broken(path, reason) for path, reason in sorted(run.state.broken.items())),
-        words=tuple(run.words),
+        words=(*run.words, *run.state.notes),
     )
 
 
@@ -113,7 +115,7 @@ def _all_steps(run: Run, journal: Journal, stop: Stop) -> None:
 def _steps(
     run: Run, journal: Journal, stop: Stop, batches: Iterator[Batch], views: ViewReader
 ) -> None:
-    plan, state, fabric = run.plan, run.state, run.fabric
+    plan, state = run.plan, run.state
     rates = Rates(plan.workers)
     saved, halt = time.monotonic(), False
     while True:
@@ -133,28 +135,45 @@ def _steps(
         if state.step == plan.steps:
             return
 
-        rate = learning_rate(plan, state.step)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
-        set_modes(run.network, plan)
-        sums, batch = gradient(run, journal, batches, rates)
-        # processes see signals and clocks differently, and must stop and save together
-        overdue = fabric.is_global_zero and time.monotonic() - saved > plan.save_seconds
-        run.watch.at(state.step + 1, "adds up with the others")
-        wishes = torch.tensor([stop.asked is not None, overdue], dtype=torch.float64)
-        *totals, halt, overdue = total(fabric, torch.cat([sums, wishes])).tolist()
-        norm = update(run, totals[1], batch)
-        state.step += 1
-        state.add(*totals)
-
-        end = state.step % plan.steps_per_epoch == 0
-        if end or state.step % plan.log_steps == 0:
-            _log(run, journal, rates, {"lr": rate, "gradient": norm})
+        halt, overdue = _step(run, journal, stop, batches, rates, saved)
         journal.advance(state.step, (state.step - 1) // plan.steps_per_epoch, plan.epochs)
+        end = state.step % plan.steps_per_epoch == 0
         due = overdue or (plan.save_steps is not None and state.step % plan.save_steps == 0)
         if due and not end:  # at the end of an epoch it is saved after the validation
             _save(run, journal)
             saved = time.monotonic()
+
+
+def _step(
+    run: Run, journal: Journal, stop: Stop, batches: Iterator[Batch], rates: Rates, saved: float
+) -> tuple[bool, bool]:
+    """One step and its line in the log. Returns whether to stop after it, and whether to save.
+
+    saved: when that was done last.
+    """
+    plan, state, number = run.plan, run.state, run.state.step + 1
+    rate = learning_rate(plan, state.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+    set_modes(run.network, plan)
+    # the first: so that the curves begin where the network does
+    logged = number == 1 or number % plan.log_steps == 0 or number % plan.steps_per_epoch == 0
+    blocks = tuple(named_blocks(run.network)) if logged or is_watched(plan, number) else ()
+    sums, batch = gradient(run, journal, batches, rates, blocks)
+    # processes see signals and clocks differently, and must stop and save together
+    overdue = run.fabric.is_global_zero and time.monotonic() - saved > plan.save_seconds
+    run.watch.at(number, "adds up with the others")
+    wishes = torch.tensor([stop.asked is not None, overdue], dtype=torch.float64)
+    *totals, halt, overdue = total(run.fabric, torch.cat([sums, wishes])).tolist()
+    shares = shares_in(blocks, totals[4:])
+    watch_waking(run, journal, number, shares)  # while the gradients are there
+    norm = update(run, totals[1], batch)
+    state.step = number
+    state.add(*totals[:4])
+    if logged:
+        told = {f"block {name}": share for name, share in shares.items()}
+        _log(run, journal, rates, {"lr": rate, "gradient": norm, **told})
+    return bool(halt), bool(overdue)
 
 
 def _save(run: Run, journal: Journal) -> None:

@@ -266,7 +266,9 @@ def test_usage_errors_exit_with_2_and_a_hint(
         ("predict run v.mp4 --views 1001x3", 2, "1000 clips of a video at most"),
         ("test run data --views 99999999999999999999x1", 2, "1000 clips of a video at most"),
         ("attend run v.mp4 -o /dev/full", 2, "ending in .png"),
-        ("attend run v.mp4 -o picture.jpg", 2, "ending in .png"),
+        ("attend run v.mp4 -o picture.jpg", 2, "ending in .png or .mp4"),
+        ("attend run v.mp4 --html page.png", 2, "ending in .html"),
+        ("attend run v.mp4 --count 0", 2, "at least 1"),
         ("test run data -o /dev/full", 2, "ending in .html"),
         ("train . --model foo -o out", 2, "i3d_resnet50"),
         ("train . --non-local 7 -o out", 2, "not 7"),
@@ -523,6 +525,23 @@ def test_attend(run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "uniform" in printed
     assert out.read_bytes().startswith(b"\x89PNG")
     assert cli.main(["attend", str(run), str(video), "--at", "99s:0.4,0.5"]) == 1
+
+
+def test_attend_in_other_ways(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["attend", str(run), str(video), "--at", "0.3s:0.40,0.55", "-o"]
+    film, page = tmp_path / "film.mp4", tmp_path / "explorer.html"
+    assert cli.main([*plain, str(film), "--html", str(page)]) == 0
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+    assert film.stat().st_size > 1000
+    assert re.search(r"explorer: .*explorer.html \(\d\.\d MB\)", capsys.readouterr().out)
+    assert cli.main([*plain, str(tmp_path / "c.png"), "--columns", "--block", "all"]) == 0
+    told = capsys.readouterr().out
+    assert "layer2.0: top-20 hold" in told
+    assert "times an equal share" in told
+    assert cli.main([*plain, str(film), "--block", "all"]) == 2
+    assert "a film is of one place in one block" in capsys.readouterr().err
 
 
 def test_show_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

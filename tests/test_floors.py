@@ -25,14 +25,15 @@ FLOORS: dict[int, str] = {
     " files tags packets reading meter remote opening upright parts children libraries palette"
     " manner sidecar grids",
     1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
-    " synthetic video_writing cluster smoothing connections forward pace onnx_file",
+    " synthetic video_writing cluster smoothing connections forward pace onnx_file waking",
     2: "sizes surgery datasets listings reencoding preparing",
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming scene attention sight explorer picture training page"
     " hub timeline calibration moments live exported stepping",
-    5: "train exam trial demo ablation doctor check terminal many watching export bench serve",
-    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping"
-    " hosting",
+    5: "train exhibits exam trial demo ablation doctor check terminal many watching export bench"
+    " serve",
+    6: "flags commands overview planning results studies zoo cli __main__ bulk answers"
+    " shipping looking hosting",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

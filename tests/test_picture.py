@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import io
+import math
 import os
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from PIL import Image
 
 from nonlocalnet.errors import UserError
 from nonlocalnet.look import Key, Look, Sight, centre_of, panels
-from nonlocalnet.picture import compose, draw
-from nonlocalnet.picture.ink import NEGATIVE, POSITIVE, dimmed
+from nonlocalnet.picture import compose, compose_blocks, draw, draw_film
+from nonlocalnet.picture.film import compose_frame
+from nonlocalnet.picture.ink import NEGATIVE, POSITIVE, dimmed, pixels
 from nonlocalnet.transforms import Box
+from nonlocalnet.video import Video
 
 
 def a_sight(
@@ -68,6 +71,7 @@ def a_sight(
         negative=float(-flat.clamp(max=0).sum() / flat.abs().sum()),
         entropy=2.5,
         relative_entropy=0.6,
+        dependence=0.3,
         departure=0.4,
     )
     pixels = torch.randint(256, (frames, *size, 3), generator=generator, dtype=torch.uint8)
@@ -290,12 +294,13 @@ def test_the_same_sight_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none/picture\.png: cannot be written: No such file"):
-        draw([a_sight()], tmp_path / "none" / "picture.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"picture\.png cannot be written: "):
+        draw([a_sight()], tmp_path / "file" / "picture.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
         draw([a_sight()], tmp_path / "folder.png")
-    assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
 
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
@@ -314,6 +319,67 @@ def test_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(UserError, match="cannot be written: Read-only file system"):
         draw([a_sight()], tmp_path / "picture.png")
+
+
+def test_small_pictures_of_several_blocks() -> None:
+    sights = [
+        a_sight(block=block, cells=cells, path="/a/b.mp4", signed=signed)
+        for block, cells, signed in (
+            ("layer2.1", (8, 8, 8), False),
+            ("layer3.3", (8, 4, 4), True),
+            ("layer3.5", (4, 4, 4), False),
+        )
+    ]
+    figure = compose_blocks(sights)
+    text = words(figure)
+    assert text.startswith("i3d_tiny, block by block\nb.mp4\nfrom x 19, y 10 at frame 4\n")
+    assert text.index("layer2.1: emb") < text.index("layer3.3: dot") < text.index("layer3.5: emb")
+    for sight in sights:
+        assert sight.look.words()[0] in text
+    assert "orange: negative weights" in text
+    assert not arrows(figure)
+    dots = [a for a in figure.get_children() if isinstance(a, Line2D)]
+    assert len(dots) == 3
+    frames = [axes for axes in figure.axes if len(axes.images) == 2 and len(axes.get_images())]
+    assert len(frames) >= 8 + 8 + 4  # and the scales
+    two = compose_blocks([*sights, a_sight(block="layer2.1", query=(1.0, 3.0, 3.0))])
+    assert "2   from x 3, y 3 at frame 1, non-local block after layer2.1" in words(two)
+
+
+def test_a_column_has_arrows_towards_the_place() -> None:
+    row, column = a_sight(top=5), a_sight(top=5, view="column", received=2.5, departure=math.nan)
+    there, back = ([a._posA_posB for a in arrows(compose([s]))] for s in (row, column))
+    assert [tuple(ends) for ends in back] == [(b, a) for a, b in there]
+    text = words(compose([column]))
+    assert "to x 19, y 10 at frame 4" in text
+    assert "receives 2.5 times an equal share" in text
+    assert "heaviest\nqueries" in text
+    assert "average map" not in text
+
+
+def test_concatenation_is_told_what_it_always_does() -> None:
+    text = words(compose([a_sight(pairwise="concatenation")])).replace("\n", " ")
+    assert "concatenation orders all keys alike" in text
+    assert "(here 128 of 128)" in text
+
+
+def test_a_film_shows_every_frame_with_what_ends_there(tmp_path: Path) -> None:
+    sight, done = a_sight(frames=6, cells=(3, 4, 4), top=9), []
+    draw_film(sight, tmp_path / "film.mp4", lambda *now: done.append(now))
+    assert done == [(i + 1, 6) for i in range(6)]
+    with Video(tmp_path / "film.mp4") as video:
+        assert len(video) == 6
+        assert video.timestamps.tolist() == pytest.approx([i / 4 for i in range(6)])
+        shown = video.frames(range(6)).float()
+    for frame, cell in enumerate((0, 0, 1, 1, 2, 2)):
+        figure = compose_frame(sight, frame)
+        ends = [key for key in sight.look.keys if key.cell[0] == cell]
+        assert len(arrows(figure)) == len(ends)
+        wanted = torch.from_numpy(pixels(figure)).float()
+        assert float((shown[frame] - wanted).abs().mean()) < 4  # H.264 halves the colours
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+    with pytest.raises(UserError, match="cannot be written"):
+        draw_film(sight, tmp_path)
 
 
 def test_names_in_any_script() -> None:

@@ -38,6 +38,7 @@ from nonlocalnet.report.curves import curves
 from nonlocalnet.report.dots import Dots, dots
 from nonlocalnet.report.markup import element, escape, join
 from nonlocalnet.report.plots import Series, bar, confusion, lines, reliability, spread, ticks
+from nonlocalnet.report.sections import learning
 from nonlocalnet.video import write_video
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b &amp; c", "żółw 🐢")
@@ -409,6 +410,9 @@ def test_curves_of_a_step_log() -> None:
     assert found["training loss"].over == "step"
     assert found["training accuracy"].points == ((20.0, 0.4),)
     assert [c.share for c in found.values()] == [False, False, True, False]
+    words = "where one stays there, the reason is under"
+    assert str(learning(log)).count(words) == 1
+    assert words not in str(learning(log[:1]))
 
 
 def test_curves_of_an_epoch_log() -> None:

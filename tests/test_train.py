@@ -325,6 +325,98 @@ def test_resumes_after_the_folder_moved(folder: Path, tmp_path: Path) -> None:
 # --- what a step computes
 
 
+def test_shares_of_the_first_step_worked_out_by_hand(folder: Path, whole: Path) -> None:
+    """|z - x| / |x| over the 8 clips of a step, which come in two batches of 4."""
+    name = "layer2.0.non_local"
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert all((f"block {name}" in line) == ("loss" in line) for line in lines)  # one curve
+    torch.manual_seed(TINY.seed)
+    network = create_model("i3d_tiny", 4, 1, zero_init="none", init="msra", dropout=0.3).train()
+    seen: list[list[float]] = []
+
+    def hook(_: object, inputs: tuple[torch.Tensor], z: torch.Tensor) -> None:
+        x = inputs[0].detach().double()
+        seen.append([float(((z.detach() - x) ** 2).sum()), float((x**2).sum())])
+
+    network.get_submodule(name).register_forward_hook(hook)
+    card = load(whole).card
+    videos = VideoDataset(read_folder(folder).train, card, TINY.seed)  # type: ignore[arg-type]
+    items = [videos[0, index] for index in epoch_order(32, TINY.seed, 0)[:8]]
+    clips = torch.stack([item[0] for item in items])  # type: ignore[index]
+    for batch in clips.split(4):
+        network(normalize(batch, card))  # type: ignore[arg-type]
+    added, there = (sum(column) for column in zip(*seen, strict=True))
+    assert lines[0]["step"] == 1
+    assert lines[0][f"block {name}"] == pytest.approx(math.sqrt(added / there), rel=1e-5)
+
+
+def test_the_log_begins_with_the_first_step(folder: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, epochs=2, log_steps=3, zero_init="norm")
+    curves = train(folder, recipe, tmp_path / "run", quiet=True).curves
+    shares = {line["step"]: line["block layer2.0.non_local"] for line in curves if "loss" in line}
+    assert list(shares) == [1, 3, 4, 6, 8]
+    assert shares.pop(1) == 0  # the identity
+    assert all(share > 0 for share in shares.values())
+
+
+def test_a_block_that_does_not_wake_up_is_told_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the run's words and in the report's, also where the run was stopped afterwards."""
+    out = tmp_path / "run"
+    recipe = replace(TINY, epochs=2, lr=1e-5, zero_init="norm", wake_steps=4, log_steps=20)
+    with monkeypatch.context() as patch:
+        _at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Stopped):
+            train(folder, recipe, out, quiet=True)
+    result = train(folder, recipe, out, resume=True, quiet=True)
+    text = "warning: layer2.0.non_local has hardly woken up after 4 steps: nothing keeps it from"
+    for words in (result.words, json.loads((out / "recipe.json").read_text())["words"]):
+        told = [word for word in words if "woken up" in word]
+        assert len(told) == 1
+        assert told[0].startswith(text)
+        assert "% after 2: it grows" in told[0]
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], object]) -> None:
+    real = run_module.make_network
+
+    def make(recipe: Recipe, classes: int) -> torch.nn.Module:
+        network = real(recipe, classes)
+        spoil(network.get_submodule("layer2.0.non_local"))
+        return network
+
+    monkeypatch.setattr(run_module, "make_network", make)
+
+
+def test_what_is_known_at_the_start_is_told_there_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, lambda block: torch.nn.init.zeros_(block.out.weight))
+    recipe = replace(TINY, epochs=1, wake_steps=2, zero_init="norm")
+    words = train(folder, recipe, tmp_path / "run", quiet=True).words
+    told = [word for word in words if "W_z and the gain of its norm are both 0" in word]
+    assert len(told) == 1
+    assert told[0].startswith("warning: layer2.0.non_local will not learn: ")
+    assert not any("identity" in word or "woken up" in word for word in words)
+
+
+def test_a_block_that_no_gradient_reaches_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(
+        monkeypatch,
+        lambda block: block.register_forward_hook(lambda _, inputs, z: z.detach()),
+    )
+    recipe = replace(TINY, epochs=1, wake_steps=2)
+    words = train(folder, recipe, tmp_path / "run", quiet=True).words
+    assert [word for word in words if "woken up" in word] == [
+        "warning: layer2.0.non_local has not woken up after 2 steps: no gradient comes to it,"
+        " though other parts of the network have one: what the block after 'layer2.0' gives out"
+        " does not reach the loss (unused, detached, under no_grad, or multiplied by 0)"
+    ]
+
+
 @pytest.mark.parametrize("weights", [False, True])
 def test_accumulation_equals_the_big_batch(folder: Path, tmp_path: Path, weights: bool) -> None:
     # without batch statistics and dropout the two are the same function

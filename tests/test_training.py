@@ -38,12 +38,9 @@ from nonlocalnet.training.prepare import (
     set_modes,
     start_from,
 )
-from nonlocalnet.training.probe import (
-    block_shares,
-    blocks_left_out,
-    first_broken_module,
-    first_broken_weight,
-)
+from nonlocalnet.training.probe import first_broken_module, first_broken_weight
+from nonlocalnet.training.wake import wake_words
+from nonlocalnet.waking import why_stuck
 from nonlocalnet.weights import save
 
 
@@ -273,41 +270,28 @@ def tiny(**options: object) -> nn.Module:
     return create_model("c2d_tiny", 3, 1, **options)  # type: ignore[arg-type]
 
 
-def test_shares_are_what_the_block_adds() -> None:
-    clips = torch.randn(2, 3, 4, 16, 16)
-    name = "layer2.0.non_local"
-    assert block_shares(tiny(), clips) == {name: 0.0}
-    network = tiny(zero_init="none").train()
-    got = block_shares(network, clips)[name]
-    seen: list[torch.Tensor] = []
-    block = network.get_submodule(name)
-    block.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0], output)))
-    with torch.no_grad():
-        network.eval()(clips)
-    added = math.sqrt(float(((seen[1] - seen[0]) ** 2).sum()))
-    assert got == pytest.approx(added / math.sqrt(float((seen[0] ** 2).sum())), rel=1e-5)
-    assert got > 0
-
-
-def test_shares_leave_the_modes_alone() -> None:
-    network = tiny(zero_init="none").train()
-    network.get_submodule("bn1").eval()
-    mean = network.get_submodule("layer1.0.bn1").running_mean.clone()  # type: ignore[union-attr,operator]
-    block_shares(network, torch.randn(2, 3, 4, 16, 16))
-    assert not network.get_submodule("bn1").training
-    assert network.get_submodule("layer1.0.bn1").training
-    assert torch.equal(mean, network.get_submodule("layer1.0.bn1").running_mean)  # type: ignore[arg-type]
-
-
-def test_blocks_left_out_of_the_optimizer() -> None:
-    network = tiny()
+def test_a_block_that_cannot_learn_is_told_at_the_start() -> None:
+    network, name = tiny(), "layer2.0.non_local"
     everything = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert blocks_left_out(network, everything) == ()
+    assert describe_start(network, everything, [name])[1:] == [
+        f"{name}: starts as the identity, which it leaves in the first steps"
+    ]
     head = torch.optim.SGD(network.get_submodule("fc").parameters(), lr=0.1)
-    assert blocks_left_out(network, head) == ("layer2.0.non_local",)
-    assert any("will not change" in word for word in describe_start(network, head, []))
-    network.get_submodule("layer2.0.non_local").requires_grad_(False)
-    assert blocks_left_out(network, everything) == ("layer2.0.non_local",)
+    assert describe_start(network, head, [name])[1:] == [
+        f"warning: {name} will not learn: its parameters are not in the optimizer"
+    ]
+
+
+def test_words_about_a_block_after_some_steps() -> None:
+    assert wake_words("a", 200, 0.0011, 0.0, None) is None
+    grows, stays = (wake_words("a", 200, 0.0008, before, None) for before in (0.0004, 0.0008))
+    assert grows is not None
+    assert "adds only 0.08 % to its input, up from 0.04 % after 100: it grows" in grows
+    assert stays is not None
+    assert "does not grow: raise the learning rate" in stays
+    stuck = wake_words("a", 200, 0.5, 0.5, "it is cut off")
+    assert stuck == "warning: a has not woken up after 200 steps: it is cut off"
+    assert wake_words("a", 200, None, None, None) is None  # not a clip could be read
 
 
 def test_first_broken_module_is_named() -> None:
@@ -398,7 +382,7 @@ def test_frozen_backbone_leaves_head_and_blocks() -> None:
     assert not network.get_submodule("layer1.0.bn1").training
     assert network.get_submodule("layer2.0.non_local.norm").training
     assert network.get_submodule("dropout").training
-    assert not blocks_left_out(network, make_optimizer(network, p))
+    assert not why_stuck(network, make_optimizer(network, p))
 
 
 def test_frozen_norms_keep_their_statistics() -> None:

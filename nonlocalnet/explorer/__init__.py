@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,12 +26,13 @@ from ..card import Card, card_of
 from ..errors import UserError
 from ..report.markup import escape
 from ..scene import scenes
-from ..sight import shoot
+from ..sight import Shot, shoot
 from ..transforms import normalize
 from ..video import Video
 from .pack import pack
 
 SAID = 3  # classes
+COARSE = 64  # frames smaller than this are shown with their pixels
 
 
 def explorer_page(
@@ -48,14 +51,22 @@ def explorer_page(
     Raises `UserError` as `attend_video` does, and for a pairwise function of the user's over too
     many pairs.
     """
-    card = card_of(model)
     with Video(path) as video:
-        shot = shoot(video, card, seconds)
+        shot = shoot(video, card_of(model), video.path, seconds)
+    return page_of(model, shot, blocks=blocks, top=top)
+
+
+def page_of(
+    model: nn.Module, shot: Shot, *, blocks: str | Sequence[str] = "all", top: int = 20
+) -> str:
+    """The page for a clip of a video that is read already."""
+    card = card_of(model)
+    network = card.architecture.get("name", "the network")
     return compose(
         model,
         normalize(shot.crop, card),
         shot.frames,
-        title=f"What {card.architecture.get('name', 'the network')} looks at in {Path(path).name}",
+        title=f"What {network} looks at in {Path(shot.path).name}",
         seconds=shot.seconds,
         blocks=blocks,
         top=top,
@@ -98,7 +109,7 @@ def compose(
             "scores": _said(model, outputs[0]),
             "size": of_clip[0].size,
             "seconds": seconds,
-            "frames": [_jpeg(picture) for picture in frames],
+            "frames": [_picture(pixels) for pixels in frames],
             "dim": _dimming(frames),
             "blocks": [pack(scene) for scene in of_clip],
             "start": {"block": len(of_clip) - 1, "at": [round(frame), y, x]},
@@ -125,14 +136,17 @@ def _said(model: nn.Module, output: Any) -> list[tuple[str, float]]:
 
 def _dimming(frames: Tensor) -> str:
     """A CSS filter: dark grey, as bright in dark clips as in light ones."""
-    bright = float(frames.float().mean(-1).quantile(0.99)) if frames.numel() < 1 << 24 else 255.0
+    bright = float(np.quantile(frames.numpy().mean(-1), 0.99))
     return f"grayscale(1) brightness({min(1.3, 125 / max(bright, 1.0)):.2f})"
 
 
-def _jpeg(picture: Tensor) -> str:
+def _picture(pixels: Tensor) -> str:
     data = io.BytesIO()
-    # full colour resolution: halving it would smear the discs of a 32-pixel frame
-    Image.fromarray(picture.numpy()).save(data, "JPEG", quality=88, subsampling=0)
+    image = Image.fromarray(pixels.numpy())
+    if max(image.size) < COARSE:  # a JPEG would smear its few pixels
+        image.save(data, "PNG")
+        return "data:image/png;base64," + b64encode(data.getvalue()).decode("ascii")
+    image.save(data, "JPEG", quality=88)
     return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode("ascii")
 
 
@@ -144,7 +158,6 @@ def _page(title: str, data: dict[str, Any]) -> str:
     )
     # "<" could end the element that holds the data
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    parts = {"title": escape(title), "style": style, "maps": maps, "script": script}
-    for name, part in parts.items():
-        page = page.replace("{{" + name + "}}", part)
-    return page.replace("{{data}}", text)
+    parts = {"title": escape(title), "style": style, "maps": maps, "script": script, "data": text}
+    # all at once: a part that looks like a place for another stays as it is
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)

@@ -19,7 +19,7 @@ from ..attention import Map
 from ..errors import UserError
 from ..look import Cell
 from ..positions import unfold
-from ..scene import ROWS_AT_ONCE, Scene, all_cells
+from ..scene import Scene
 
 Array = NDArray[Any]
 
@@ -126,17 +126,18 @@ def _totals(scene: Scene, form: str, q: Array, k: Array, rows: Map) -> tuple[Arr
 
 def _scores(scene: Scene, form: str, q: Array, k: Array) -> Iterator[tuple[list[Cell], Tensor]]:
     """The scores of some queries with all keys (n, Q), some at a time."""
-    cells = all_cells(scene.cells)
     queries, keys = (torch.from_numpy(a.astype(np.float32)) for a in (q, k))
-    for i in range(0, len(cells), ROWS_AT_ONCE):
-        some = queries[i : i + ROWS_AT_ONCE]
+    begun = 0
+    for cells in scene.portions():
+        some = queries[begun : begun + len(cells)]
+        begun += len(cells)
         if form == "pairs":
             scores = some
         elif form == "relu":
             scores = some + keys.mT
         else:
             scores = some @ keys.mT
-        yield cells[i : i + ROWS_AT_ONCE], scores
+        yield cells, scores
 
 
 def _half(values: Tensor) -> Array:

@@ -52,6 +52,14 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
+def pixels(figure: Figure) -> Pixels:
+    """The figure as a picture (H, W, 3) uint8, H and W even, as videos want them."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    return drawn[: len(drawn) // 2 * 2, : drawn.shape[1] // 2 * 2].copy()
+
+
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     out = io.BytesIO()
@@ -144,7 +152,7 @@ def arrow(figure: Figure, start: Place, end: Place, weight: float) -> None:
             linewidth=thick,
             linestyle="-" if weight >= 0 else (0, (2.5, 1.5)),
             color=colour,
-            alpha=0.8 + 0.2 * abs(weight),
+            alpha=0.3 + 0.7 * math.sqrt(abs(weight)),  # hardly any weight is hardly seen
             path_effects=outlined,
         )
     mark.set_transform(figure.dpi_scale_trans)

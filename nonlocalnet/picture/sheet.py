@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from ..errors import UserError
-from ..look import Sight
+from ..files import check_regular, replacing
+from ..look import Sight, View
 from . import ink
 from .ink import FAINT, MARGIN, SMALL, TEXT, TITLE, Figure
 from .strip import LINE, Strip
 
 UNTRAINED = "this block is untrained: its output is still exactly its input"
+ARROWS: dict[View, str] = {
+    "row": "arrow or ring: to a heavy key, thicker if heavier",
+    "column": "arrow or ring: from a query that looks there, thicker if it looks there more",
+}
 NARROWEST = 8.0  # inches; room for the words
 
 
@@ -25,9 +28,20 @@ def draw(sights: Sequence[Sight], path: str | os.PathLike[str] | None = None) ->
     Raises `UserError` if the file cannot be written or is none (a device, a folder), `ValueError`
     if there is no sight.
     """
-    data = ink.png(compose(sights))
+    return _saved(compose(sights), path)
+
+
+def draw_blocks(sights: Sequence[Sight], path: str | os.PathLike[str] | None = None) -> bytes:
+    """Small pictures of the same queries in several blocks, one below the other; see `draw`."""
+    return _saved(compose_blocks(sights), path)
+
+
+def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> bytes:
+    data = ink.png(figure)
     if path is not None:
-        _write(Path(path), data)
+        check_regular(path)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(data)
     return data
 
 
@@ -35,15 +49,37 @@ def compose(sights: Sequence[Sight]) -> Figure:
     """The picture as a matplotlib figure."""
     if not sights:
         raise ValueError("there is no sight to draw")
-    facts = [_facts(sight) for sight in sights]
+    facts = [facts_of(sight) for sight in sights]
     shared = len(set(facts)) == 1
-    title, *below = facts[0] if shared else ("What positions look at",)
+    title = facts[0] if shared else ("What positions look at",)
     strips = [
         Strip.of(sight, (f"{i + 1}   {sight.where()}", *(() if shared else facts[i])))
         for i, sight in enumerate(sights)
     ]
+    return _stacked(title, strips)
+
+
+def compose_blocks(sights: Sequence[Sight]) -> Figure:
+    """The picture of `draw_blocks` as a matplotlib figure."""
+    if not sights:
+        raise ValueError("there is no sight to draw")
+    queries = list(dict.fromkeys(sight.where() for sight in sights))
+    strips = []
+    for sight in sights:
+        name, *more = facts_of(sight, whole=False)
+        if len(queries) > 1:
+            name = f"{queries.index(sight.where()) + 1}   {sight.where()}, {name}"
+        strips.append(Strip.of(sight, (name, *more), compact=True))
+    path = sights[0].path
+    below = [*([Path(path).name] if path else []), *(queries if len(queries) == 1 else [])]
+    return _stacked((f"{sights[0].look.network}, block by block", *below), strips)
+
+
+def _stacked(title: Sequence[str], strips: Sequence[Strip]) -> Figure:
+    """Strips below each other, under a title and over a legend."""
+    name, *below = title
     width = max(NARROWEST, *(strip.width for strip in strips))
-    titles = ink.lines([title], width - 2 * MARGIN, TITLE, bold=True)
+    titles = ink.lines([name], width - 2 * MARGIN, TITLE, bold=True)
     legend = ink.lines(_legend(strips), width - 2 * MARGIN, SMALL)
     head = MARGIN + LINE * (1.35 * len(titles) + len(below) + 0.5)
     foot = MARGIN + 0.16 * len(legend)
@@ -66,41 +102,34 @@ def compose(sights: Sequence[Sight]) -> Figure:
     return figure
 
 
-def _facts(sight: Sight) -> tuple[str, ...]:
-    """What there is to know besides the map itself, the name first."""
+def facts_of(sight: Sight, whole: bool = True) -> tuple[str, ...]:
+    """What there is to know besides the map, the name first; whole: with network and video."""
     look = sight.look
     mode = "" if look.mode == "spacetime" else f", in {look.mode} only"
-    facts = [f"{look.network}, non-local block after {look.block}: {look.pairwise}{mode}"]
+    name = f"non-local block after {look.block}: {look.pairwise}{mode}"
+    facts = [f"{look.network}, {name}" if whole else name]
     if not look.awake:
         facts.append(UNTRAINED)
     if not look.exact:
         facts.append("places are approximate: the cells are taken to divide the frame evenly")
-    if sight.path:
+    if whole and sight.path:
         facts.append(Path(sight.path).name)
     return tuple(facts)
 
 
 def _legend(strips: Sequence[Strip]) -> list[str]:
-    phrases = ["yellow dot: the query", "arrow or ring: to a heavy key, thicker if heavier"]
+    views = {strip.sight.look.view for strip in strips}
+    phrases = [f"yellow dot: the {'query' if 'row' in views else 'place'}"]
+    if not all(strip.compact for strip in strips):
+        phrases += [ARROWS[view] for view in ("row", "column") if view in views]
     if any(strip.sight.look.negative for strip in strips):
-        phrases.append("orange, dashed: negative weights")
-    phrases += ["per cent: of all weight", "average map: of queries all over the clip"]
-    if any(len(strip.sight.look.weights) > 1 for strip in strips):
+        dashed = "" if all(strip.compact for strip in strips) else ", dashed"
+        phrases.append(f"orange{dashed}: negative weights")
+    phrases.append("per cent: of all weight")
+    if "row" in views:
+        phrases.append("average map: of queries all over the clip")
+    if any(strip.has_bars for strip in strips):
         phrases.append("dashed line: if all weights were equal")
-    if any(strip.abridged for strip in strips):
+    if any(strip.has_bars and strip.abridged for strip in strips):
         phrases.append("pale bars: frames not shown")
     return phrases
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: cannot be written: it is no regular file")
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
-            temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..look import Look, Panel, Sight, panels, percent, query_frame, shares
 from . import ink
@@ -16,27 +17,32 @@ FRAMES = 8  # at most so many are shown
 WIDTH = 13.0  # of the widest figure
 LEFT, RIGHT, GAP = 0.95, 0.75, 0.08  # of the frames: room for names, for the scale, between them
 PANEL, SINGLE = 2.4, 4.8  # largest width and height of a frame, and of the frame of an image
+SMALL_PANEL = 1.5  # of the frames of a compact strip
 LINE, LABEL, BARS, BELOW = 0.19, 0.2, 0.55, 0.38
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A sight and how it is laid out; `across` and `down` are the size of a frame."""
+    """A sight and how it is laid out; `across` and `down` are the size of a frame.
+
+    compact: only its words and the frames under all weights.
+    """
 
     sight: Sight
     heading: tuple[str, ...]
     panels: tuple[Panel, ...]
     across: float
     down: float
+    compact: bool = False
 
     @classmethod
-    def of(cls, sight: Sight, heading: tuple[str, ...]) -> Strip:
+    def of(cls, sight: Sight, heading: tuple[str, ...], compact: bool = False) -> Strip:
         count, height, width, _ = sight.frames.shape
         shown = panels(sight.look, count, FRAMES)
-        largest = PANEL if count > 1 else SINGLE
+        largest = SMALL_PANEL if compact else PANEL if count > 1 else SINGLE
         room = (WIDTH - LEFT - RIGHT + GAP) / len(shown) - GAP
         across = min(room, largest, largest * width / height)
-        return cls(sight, heading, shown, across, across * height / width)
+        return cls(sight, heading, shown, across, across * height / width, compact)
 
     @property
     def span(self) -> float:
@@ -54,8 +60,10 @@ class Strip:
 
     def height(self, width: float) -> float:
         """Of the whole strip in a figure of that width."""
-        bars = BARS + GAP if self._has_bars else 0
         words = LINE * len([*self.heading, *self._words(width)])
+        if self.compact:
+            return words + LABEL + self.down + BELOW / 2
+        bars = BARS + GAP if self.has_bars else 0
         return words + LABEL + 2 * self.down + GAP + bars + BELOW
 
     def draw(self, figure: Figure, top: float) -> None:
@@ -64,22 +72,34 @@ class Strip:
             ink.text(figure, MARGIN, top, line, TEXT, va="top", weight=weight)
             top -= LINE
         top -= LABEL + self.down
+        self._draw_times(figure, top)
+        if self.compact:
+            self._draw_weights(figure, top)
+            ink.dot(figure, self._on_figure(self._home, top, *self.sight.look.query[1:]))
+            return
         self._draw_frames(figure, top)
         self._draw_arrows(figure, top)
         top -= GAP + self.down
         self._draw_weights(figure, top)
-        if self._has_bars:
+        if self.has_bars:
             self._draw_bars(figure, top - GAP - BARS)
 
     @property
-    def _has_bars(self) -> bool:
-        return len(self.sight.look.weights) > 1
+    def has_bars(self) -> bool:
+        return len(self.sight.look.weights) > 1 and not self.compact
 
     def _words(self, width: float) -> list[str]:
         keys, shown = self.sight.look.keys, {panel.cell for panel in self.panels}
         hidden = sum(key.cell[0] not in shown for key in keys)
-        note = (f"{hidden} of these {len(keys)} keys are in frames not shown",) if hidden else ()
-        return ink.lines((*self.sight.look.words(), *note), width - 2 * MARGIN, TEXT)
+        what = f"{hidden} of these {len(keys)} {self._heavy} are in frames not shown"
+        note = (what,) if hidden and not self.compact else ()
+        caveat = self.sight.look.caveat()
+        phrases = (*self.sight.look.words(), *note, *((caveat,) if caveat else ()))
+        return ink.lines(phrases, width - 2 * MARGIN, TEXT)
+
+    @property
+    def _heavy(self) -> str:
+        return "keys" if self.sight.look.view == "row" else "queries"
 
     def _left(self, index: int) -> float:
         return LEFT + index * (self.across + GAP)
@@ -89,28 +109,35 @@ class Strip:
         style = {"color": FAINT, "ha": "right", "va": "center"}
         ink.text(figure, LEFT - 0.12, middle, words, SMALL, **style)
 
+    @property
+    def _home(self) -> int:
+        """Which of the panels the query lies in."""
+        frame = query_frame(self.sight.look, len(self.sight.frames))
+        return next(i for i, panel in enumerate(self.panels) if panel.frame == frame)
+
+    def _draw_times(self, figure: Figure, bottom: float) -> None:
+        for i, panel in enumerate(self.panels):
+            x, y = self._left(i) + self.across / 2, bottom + self.down + 0.05
+            weight = "bold" if i == self._home else "normal"
+            ink.text(figure, x, y, self.sight.when(panel.frame), SMALL, ha="center", weight=weight)
+
     def _draw_frames(self, figure: Figure, bottom: float) -> None:
-        self._name(
-            figure, bottom + self.down / 2, f"the {len(self.sight.look.keys)}\nheaviest\nkeys"
-        )
-        home = query_frame(self.sight.look, len(self.sight.frames))
+        look = self.sight.look
+        heavy = f"the {len(look.keys)}\nheaviest\n{self._heavy}"
+        self._name(figure, bottom + self.down / 2, heavy)
         for i, panel in enumerate(self.panels):
             part = ink.axes(figure, self._left(i), bottom, self.across, self.down)
             ink.image(part, self.sight.frames[panel.frame].numpy(), self.across)
-            x, y = self._left(i) + self.across / 2, bottom + self.down + 0.05
-            weight = "bold" if panel.frame == home else "normal"
-            ink.text(figure, x, y, self.sight.when(panel.frame), SMALL, ha="center", weight=weight)
 
     def _draw_arrows(self, figure: Figure, bottom: float) -> None:
         look = self.sight.look
         place = {panel.cell: i for i, panel in enumerate(self.panels)}
-        frame = query_frame(look, len(self.sight.frames))
-        home = next(i for i, panel in enumerate(self.panels) if panel.frame == frame)
-        start = self._on_figure(home, bottom, *look.query[1:])
+        start = self._on_figure(self._home, bottom, *look.query[1:])
         for key in reversed(look.keys):  # so that the heaviest lies on top
             if key.cell[0] in place:
                 end = self._on_figure(place[key.cell[0]], bottom, *key.centre[1:])
-                ink.arrow(figure, start, end, key.weight / abs(look.keys[0].weight))
+                ends = (start, end) if look.view == "row" else (end, start)
+                ink.arrow(figure, *ends, key.weight / abs(look.keys[0].weight))
         ink.dot(figure, start)
 
     def _on_figure(self, index: int, bottom: float, y: float, x: float) -> ink.Place:
@@ -125,18 +152,9 @@ class Strip:
         weights = shares(look.weights.flatten()).view_as(look.weights).numpy()
         peak = float(np.abs(weights).max())
         self._name(figure, bottom + self.down / 2, f"all {look.seen}\nweights")
-        # each pixel takes the cell with the nearest centre, as a query does
-        rows, columns = (
-            np.floor((np.arange(size) - start) / step + 0.5).astype(int).clip(0, cells - 1)
-            for size, cells, (step, start) in zip(
-                self.sight.frames.shape[1:3], weights.shape[1:], look.grid[1:], strict=True
-            )
-        )
         for i, panel in enumerate(self.panels):
             part = ink.axes(figure, self._left(i), bottom, self.across, self.down)
-            ink.image(part, ink.dimmed(self.sight.frames[panel.frame].numpy()), self.across)
-            cells = weights[panel.cell][np.ix_(rows, columns)]
-            part.imshow(ink.colours(cells / (peak or 1)), interpolation="nearest", aspect="auto")
+            heat(part, self.sight, panel, weights / (peak or 1), self.across)
         if peak:
             self._draw_scale(figure, bottom, peak)
 
@@ -155,7 +173,7 @@ class Strip:
     def _draw_bars(self, figure: Figure, bottom: float) -> None:
         look = self.sight.look
         positive, negative = look.per_frame.numpy()
-        equal, slot = _equal(look), self.span / len(positive)
+        equal, slot = equal_weight(look), self.span / len(positive)
         high = 1.5 * max(equal, float((positive + negative).max()))
         self._name(figure, bottom + BARS / 2, "weight\nper frame")
         part = ink.axes(figure, LEFT, bottom, self.span, BARS)
@@ -182,6 +200,22 @@ class Strip:
                 ink.text(figure, LEFT + x, bottom - 0.04, when, SMALL, **style)
 
 
+def heat(
+    part: Axes, sight: Sight, panel: Panel, weights: NDArray[np.float64], width: float
+) -> None:
+    """A frame in dark grey under its weights (T', H', W') in -1..1."""
+    # each pixel takes the cell with the nearest centre, as a query does
+    rows, columns = (
+        np.floor((np.arange(size) - start) / step + 0.5).astype(int).clip(0, cells - 1)
+        for size, cells, (step, start) in zip(
+            sight.frames.shape[1:3], weights.shape[1:], sight.look.grid[1:], strict=True
+        )
+    )
+    ink.image(part, ink.dimmed(sight.frames[panel.frame].numpy()), width)
+    cells = weights[panel.cell][np.ix_(rows, columns)]
+    part.imshow(ink.colours(cells), interpolation="nearest", aspect="auto")
+
+
 def _bar(part: Axes, x: float, width: float, more: float, less: float, alpha: float) -> None:
     part.bar(x, more, width, color=ink.POSITIVE, alpha=alpha)
     if less:
@@ -190,7 +224,7 @@ def _bar(part: Axes, x: float, width: float, more: float, less: float, alpha: fl
             bar.set(hatch="////", edgecolor="white")
 
 
-def _equal(look: Look) -> float:
-    """The weight per frame if all weights were equal, of the frames that the query sees."""
+def equal_weight(look: Look) -> float:
+    """The weight per frame if all weights were equal, of the frames that are seen."""
     frames, height, width = look.weights.shape
     return 1 / frames if look.mode == "time" else height * width / look.seen

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import check_regular, write_text
 from ..metrics import Result
 from ..tags import TagResult
 from . import sections, tagged
@@ -35,13 +35,15 @@ def write_report(
     *,
     words: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
+    explorer: Path | None = None,
     worst: int = 12,
 ) -> tuple[Path, Path]:
     """Write the report of one tested network, or the comparison of several.
 
     path: the HTML file; the JSON goes beside it under the same name. Both replace what was there
         only when complete.
-    words: paragraphs under the title. pictures: PNGs with captions, shown as they are.
+    words: paragraphs under the title. pictures: PNGs with captions, shown as they are; explorer:
+        a page beside the report, linked under them.
     worst: how many of the surest wrong answers are shown with frames (a third of them per network
         in a comparison). Frames come from the videos, if those can still be read.
 
@@ -49,7 +51,8 @@ def write_report(
     """
     if not runs:
         raise ValueError("a report needs at least one run")
-    body = _single(runs[0], pictures, worst) if len(runs) == 1 else _many(runs, pictures, worst)
+    looks = sections.gallery(pictures, explorer)
+    body = _single(runs[0], looks, worst) if len(runs) == 1 else _many(runs, looks, worst)
     lead = _answer(runs[0]) if len(runs) == 1 else None
     return write_page(path, title, words, body, _data(title, words, runs, pictures), lead)
 
@@ -72,22 +75,21 @@ def write_page(
         raise UserError(f"the report's name must end in .html, not {html_path.name!r}")
     json_path = html_path.with_suffix(".json")
     for file in (json_path, html_path):
-        if os.path.lexists(file) and not file.is_file():
-            raise UserError(f"{file} cannot be written: it is no regular file")
+        check_regular(file)
     page = document(title, lead, words, body)
     write_text(json_path, json.dumps(data, allow_nan=False))
     write_text(html_path, page)
     return html_path, json_path
 
 
-def _single(run: AnyRun, pictures: Sequence[Picture], worst: int) -> Markup:
+def _single(run: AnyRun, looks: Markup | None, worst: int) -> Markup:
     result = run.result
     if isinstance(result, TagResult):
         return join(
             tagged.precision(result),
             sections.learning(run.log),
             tagged.classes(result),
-            sections.gallery(pictures),
+            looks,
             sections.skipped(result),
             sections.decisions(run.notes),
             sections.obtained(result),
@@ -98,7 +100,7 @@ def _single(run: AnyRun, pictures: Sequence[Picture], worst: int) -> Markup:
         sections.classes(result),
         sections.confusions(result),
         sections.worst_clips(result, worst),
-        sections.gallery(pictures),
+        looks,
         sections.confidence(result),
         sections.skipped(result),
         sections.decisions(run.notes),
@@ -106,19 +108,19 @@ def _single(run: AnyRun, pictures: Sequence[Picture], worst: int) -> Markup:
     )
 
 
-def _many(runs: Sequence[AnyRun], pictures: Sequence[Picture], worst: int) -> Markup:
+def _many(runs: Sequence[AnyRun], looks: Markup | None, worst: int) -> Markup:
     single = [cast(Run[Result], run) for run in runs if isinstance(run.result, Result)]
     details = [
         element(
             "details",
             element("summary", run.name, element("small", _in_short(run))),
-            _single(run, (), max(1, worst // 3)),
+            _single(run, None, max(1, worst // 3)),
             class_="run",
         )
         for run in runs
     ]
     each = sections.section("Each network by itself", None, *details)
-    return join(comparison(single) if single else None, sections.gallery(pictures), each)
+    return join(comparison(single) if single else None, looks, each)
 
 
 def _in_short(run: AnyRun) -> str:

@@ -8,16 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from ..metrics import ClassRow, Rate, Result, Scored
 from ..tags import TagResult
-from .curves import Curve, curves
+from .curves import BLOCKS, Curve, curves
 from .films import strip
 from .markup import Markup, element
 from .plots import Series, bar, confusion, interval, lines, percent, reliability
 
 CLASSES = 30  # more have their best and worst shown, the rest folded away
 MATRIX = 40  # more classes than this are told by their most confused pairs
+BLOCK_WORDS = (
+    "The length of what a block adds, over that of its input. At 0 it is the identity, as a new"
+    " block is unless it starts awake. It learns once its line leaves 0; where one stays there, the"
+    " reason is under “What was decided, and why”."
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,8 @@ def learning(log: Sequence[Mapping[str, Any]]) -> Markup | None:
     for quantity, found in by_quantity.items():
         series = [Series(c.part, c.points, i) for i, c in enumerate(found)]
         plot = lines(series, found[0].over, quantity, share=found[0].share)
-        figures.append(element("figure", plot))
+        told = element("figcaption", BLOCK_WORDS) if quantity == BLOCKS else None
+        figures.append(element("figure", plot, told))
     return section("Learning", None, element("div", *figures, class_="plots"))
 
 
@@ -233,10 +240,14 @@ def _root(paths: Sequence[str]) -> str:
         return ""
 
 
-def gallery(pictures: Sequence[Picture]) -> Markup | None:
-    """Pictures as they are, each with its words."""
+def gallery(pictures: Sequence[Picture], explorer: Path | None = None) -> Markup | None:
+    """Pictures as they are, each with its words; explorer: a page that lies beside the report."""
     if not pictures:
         return None
+    note = None
+    if explorer is not None:
+        link = element("a", explorer.name, href=quote(explorer.name))
+        note = element("p", "Any place of the first clip, in any block: ", link, ".", class_="note")
     figures = [
         element(
             "figure",
@@ -246,7 +257,7 @@ def gallery(pictures: Sequence[Picture]) -> Markup | None:
         )
         for p in pictures
     ]
-    return section("What it looks at", None, *figures)
+    return section("What it looks at", None, note, *figures)
 
 
 def _data_uri(png: bytes) -> str:

@@ -34,7 +34,6 @@ class Judged(NamedTuple):
 
     videos: int
     rank: tuple[float, float]  # accuracy or mean average precision, minus the loss
-    blocks: dict[str, float]
 
 
 def end_epoch(run: Run, journal: Journal, views: ViewReader, stop: Stop) -> bool:
@@ -67,7 +66,6 @@ def end_epoch(run: Run, journal: Journal, views: ViewReader, stop: Stop) -> bool
         measure, score, loss = run.measure, judged.rank[0], -judged.rank[1]
         text = f"validation {measure} {score:.3f} of {judged.videos} clips, loss {loss:.3f}"
         values = {f"validation {measure}": score, "validation loss": loss}
-        values |= {f"block {name}": share for name, share in judged.blocks.items()}
         journal.write(state.step, state.validated, values)
     state.validated, state.clips = state.validated + 1, 0
     best = ", the best so far" if better and judged.videos else ""
@@ -89,9 +87,9 @@ def _judge(
     sums = torch.tensor([result.right, result.loss, result.videos], dtype=torch.float64)
     right, loss, videos = total(run.fabric, sums).tolist()
     if not videos:
-        return Judged(0, (0.0, 0.0), {})
+        return Judged(0, (0.0, 0.0))
     score = _precision(run, result) if run.split.several else right / videos
-    return Judged(int(videos), (score, -loss / videos), result.blocks)
+    return Judged(int(videos), (score, -loss / videos))
 
 
 def _any(run: Run, asked: bool) -> bool:

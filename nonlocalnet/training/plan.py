@@ -65,6 +65,7 @@ class Plan:
     save_seconds: float
     save_steps: int | None
     log_steps: int
+    wake_steps: int  # after the warm-up
     words: tuple[str, ...]
 
     @property
@@ -76,6 +77,11 @@ class Plan:
     def steps(self) -> int:
         """Steps of the optimiser in the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def wake_step(self) -> int:
+        """The step at which each block should have woken up, counted from 1."""
+        return min(self.warmup_steps + self.wake_steps, self.steps)
 
 
 def derive(recipe: Recipe, split: Split, machine: Machine, card: Card) -> Plan:

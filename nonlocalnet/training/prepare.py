@@ -17,11 +17,11 @@ from ..layers import Affine3d
 from ..models import IMAGE_MODELS, KNOWN, create_model, is_model
 from ..recipes import Recipe
 from ..streaming import check_streams
+from ..waking import named_blocks, why_stuck
 from ..weights import load, load_imagenet
 from ..weights.download import ready
 from ..weights.published import PUBLISHED
 from .plan import Plan, architecture
-from .probe import blocks, blocks_left_out
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -165,12 +165,12 @@ def set_modes(network: nn.Module, plan: Plan) -> None:
 def _learning_parts(network: nn.Module) -> list[nn.Module]:
     # dropout holds nothing, but belongs to the head
     head = [head_of(network), *_of_kind(network, (nn.Dropout,))]
-    return [*head, *blocks(network).values()]
+    return [*head, *named_blocks(network).values()]
 
 
 def _frozen_norms(network: nn.Module, plan: Plan) -> list[nn.Module]:
     """The backbone's norms that keep what they have; those of the blocks always learn."""
-    inside = {id(m) for block in blocks(network).values() for m in block.modules()}
+    inside = {id(m) for block in named_blocks(network).values() for m in block.modules()}
     norms = [m for m in _of_kind(network, NORMS) if id(m) not in inside]
     return norms if plan.freeze_norm else norms[1:] if plan.freeze_later_norms else []
 
@@ -224,12 +224,9 @@ def describe_start(
     total = sum(p.numel() for p in network.parameters())
     learning = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
     words = [f"{learning:,} of {total:,} parameters learn"]
-    left_out = blocks_left_out(network, optimizer)
-    if left_out:
-        words.append(
-            f"warning: {', '.join(left_out)} will not change, because not all of its parameters are"
-            " in the optimizer"
-        )
+    stuck = why_stuck(network, optimizer)
+    words += [f"warning: {name} will not learn: {why}" for name, why in stuck.items()]
+    names = [name for name in names if name not in stuck]
     if names:
         words.append(
             f"{', '.join(names)}: starts as the identity, which it leaves in the first steps"
@@ -241,4 +238,4 @@ def describe_start(
 
 def asleep(network: nn.Module) -> list[str]:
     """Names of the blocks whose output is exactly their input."""
-    return [name for name, block in blocks(network).items() if not block.is_awake()]
+    return [name for name, block in named_blocks(network).items() if not block.is_awake()]

@@ -1,4 +1,4 @@
-"""Looking into a network while it trains: what its blocks do, and where numbers broke."""
+"""Where in a network numbers broke while it trained."""
 
 from __future__ import annotations
 
@@ -7,52 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from ..block import NonLocalBlock
-
-
-def blocks(network: nn.Module) -> dict[str, NonLocalBlock]:
-    """The non-local blocks of a network by name."""
-    return {name: m for name, m in network.named_modules() if isinstance(m, NonLocalBlock)}
-
-
-def blocks_left_out(network: nn.Module, optimizer: Optimizer) -> tuple[str, ...]:
-    """Names of blocks that have a parameter no step of this optimizer would change."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-    return tuple(
-        name
-        for name, block in blocks(network).items()
-        if any(id(p) not in held for p in block.parameters())
-    )
-
-
-@torch.no_grad()
-def block_shares(network: nn.Module, clips: Tensor) -> dict[str, float]:
-    """How much each block adds to its input: |z - x| / |x|, in eval mode; 0 is the identity.
-
-    clips: normalised (N, 3, T, H, W), on the network's device.
-    """
-    shares: dict[str, float] = {}
-
-    def watch(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0]
-            shares[name] = float((output - x).norm() / x.norm().clamp_min(1e-12))
-
-        return hook
-
-    hooks = [block.register_forward_hook(watch(name)) for name, block in blocks(network).items()]
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        if hooks:
-            network.eval()(clips)
-    finally:
-        for handle in hooks:
-            handle.remove()
-        for module, training in modes:
-            module.training = training
-    return shares
 
 
 @torch.no_grad()

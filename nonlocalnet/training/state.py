@@ -41,6 +41,9 @@ class State:
     sums: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     broken: dict[str, str] = field(default_factory=dict)  # path -> reason
     learned: list[int] = field(default_factory=list)  # classes of which a clip was read, sorted
+    # what each block added to its input half-way to where it should have woken up
+    shares: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # noticed on the way, in words
 
     def add(self, loss: float, weight: float, right: float, clips: float) -> None:
         """The sums of one step."""

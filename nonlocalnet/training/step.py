@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..datasets import Broken
 from ..errors import UserError
 from ..transforms import normalize
+from ..waking import measured
 from .batches import Batch, step_keys
 from .interrupt import Starved
 from .journal import Journal, Rates
@@ -25,10 +26,13 @@ from .state import Run, save_state
 
 
 def gradient(
-    run: Run, journal: Journal, batches: Iterator[Batch], rates: Rates
+    run: Run, journal: Journal, batches: Iterator[Batch], rates: Rates, blocks: Sequence[str]
 ) -> tuple[Tensor, Batch]:
-    """Adds up the gradients of a step; returns loss, weight, right answers, clips; a batch."""
-    sums, parts = torch.zeros(4, dtype=torch.float64), run.plan.accumulate
+    """Adds up the gradients of a step; returns sums over its clips, and a batch.
+
+    The sums: loss, weight, right answers, clips; and |z - x|^2, |x|^2 of each block to be measured.
+    """
+    sums, parts = torch.zeros(4 + 2 * len(blocks), dtype=torch.float64), run.plan.accumulate
     for part in range(parts):
         run.watch.at(run.state.step + 1, "reads clips")
         began = time.perf_counter()
@@ -43,23 +47,25 @@ def gradient(
         note_broken(run, journal, batch.broken)
         run.state.learned = sorted({*run.state.learned, *labels_in(batch.labels)})
         with run.fabric.no_backward_sync(run.model, enabled=part + 1 < parts):
-            sums += _forward_backward(run, batch)
+            sums += _forward_backward(run, batch, blocks)
         rates.add(len(batch.labels), batch.seconds, came - began, time.perf_counter() - came)
         journal.rates(rates)
     return sums, batch
 
 
-def _forward_backward(run: Run, batch: Batch) -> Tensor:
-    """Adds the gradient of the batch's summed loss. Returns loss, weight, right answers, clips."""
+def _forward_backward(run: Run, batch: Batch, blocks: Sequence[str]) -> Tensor:
+    """Adds the gradient of the batch's summed loss. Returns its sums, as `gradient` does."""
     plan, device = run.plan, run.fabric.device
     if not len(batch.labels):
         if plan.processes > 1:
             with nothing_to_learn(run) as clip:
                 run.fabric.backward(run.model(clip).sum() * 0)
-        return torch.zeros(4, dtype=torch.float64)
+        return torch.zeros(4 + 2 * len(blocks), dtype=torch.float64)
     targets = batch.labels.to(device, non_blocking=True)
     clips = normalize(batch.clips.to(device, non_blocking=True), plan.card)
-    logits = run.model(clips).float()  # (B, 3, T, S, S) -> (B, K)
+    squares: dict[str, Tensor] = {}
+    with measured(run.network, squares) if blocks else nullcontext():
+        logits = run.model(clips).float()  # (B, 3, T, S, S) -> (B, K)
     weights = None
     if plan.class_weights is not None:
         weights = torch.tensor(plan.class_weights, device=device)
@@ -69,7 +75,9 @@ def _forward_backward(run: Run, batch: Batch) -> Tensor:
     run.fabric.backward(loss)
     hits = right(logits, targets).float()
     clip_count = torch.tensor([len(targets)], dtype=torch.float64)
-    return torch.cat([torch.stack([loss.detach(), weight, hits]).cpu().double(), clip_count])
+    told = [torch.stack([loss.detach(), weight, hits]).cpu().double(), clip_count]
+    nothing = torch.zeros(2)
+    return torch.cat(told + [squares.get(name, nothing).cpu().double() for name in blocks])
 
 
 @contextmanager

@@ -13,10 +13,8 @@ from ..datasets import Broken, Views
 from ..recipes import Loss
 from ..samples import Sample, multi_hot
 from ..scoring import score
-from ..transforms import normalize
 from .interrupt import Starved, Stop
 from .loss import LOSSES, right
-from .probe import block_shares
 
 LOSS_OF: dict[Activation, Loss] = {"softmax": "cross_entropy", "sigmoid": "bce"}
 
@@ -31,7 +29,6 @@ class Validation:
     broken: list[Broken] = field(default_factory=list)
     # of videos with several labels: logits and labels, (K,) each
     answers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    blocks: dict[str, float] = field(default_factory=dict)  # what each adds to its input
 
 
 def validate(
@@ -64,9 +61,6 @@ def _validate(
             return None
         moves()
         clips = torch.cat([views.clips for views in group])  # (B, 3, T, S, S), one clip a video
-        if not result.blocks:
-            device = next(network.parameters()).device
-            result.blocks = block_shares(network, normalize(clips.to(device), card))
         for views, logits in zip(group, score(network, clips, batch), strict=True):
             target = _target(views.sample, len(logits))
             result.right += int(right(logits[None], target[None]))
