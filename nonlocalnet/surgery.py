@@ -7,7 +7,9 @@ inserted blocks missing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any, Unpack
 
 import torch
@@ -169,6 +171,32 @@ def blocks(model: nn.Module) -> dict[str, NonLocalBlock]:
         for name, module in model.named_modules()
         if isinstance(module, NonLocalBlock)
     }
+
+
+def without_blocks(model: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
+    """The network without its non-local blocks: a second one on the same weights.
+
+    Parameters and buffers are shared, the modules are copies, so that the network given stays as it
+    is and both may run at once.
+
+    names: the modules whose blocks to leave out; None is all. Raises `ValueError` for one that has
+    no block.
+    """
+    there = blocks(model)
+    left = list(there) if names is None else list(names)
+    for name in left:
+        if name not in there:
+            has = ", ".join(there) or "no module"
+            raise ValueError(f"no block follows {name!r} in {type(model).__name__}; {has} has one")
+    tensors = chain(model.parameters(), model.buffers())
+    plain = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    for name in dict.fromkeys(left):
+        host = plain.get_submodule(name)
+        del host.non_local
+        hooks = host._forward_hooks
+        for key in [key for key, hook in hooks.items() if hook is _apply_non_local]:
+            del hooks[key]
+    return plain
 
 
 def find(model: nn.Module, name: str) -> nn.Module:

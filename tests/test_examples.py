@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import browser
 import numpy as np
 import pytest
 import torch
@@ -41,12 +42,6 @@ CLASSES = ("red, left", "red, right", "blue, left", "blue, right")
 COLOURS = ((220, 60, 50), (50, 90, 230))
 FPS, STEPS, GAP = 20, 40, 0.1  # so every second picture is a step; the others are white
 LOOK = {"short_side": 36, "test_crop": 32, "mean": (0.5, 0.4, 0.45), "std": (0.2, 0.25, 0.3)}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
 
 
 class Case(NamedTuple):
@@ -227,19 +222,6 @@ def site(case: Case) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: `make browser` installs it on Debian")
-    if not (EXAMPLES / "ort").exists():
-        pytest.skip("no ONNX Runtime Web in examples/ort: `make browser` fetches it by npm")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
-
-
 # What the page answers, and what the browser showed it, in the middle of that very picture.
 LISTEN = """
 steps = [];
@@ -256,12 +238,13 @@ addEventListener("answer", ({ detail }) => {
 
 
 @pytest.fixture(scope="module")
-def tab(browser: Any, site: str) -> Iterator[Any]:
+def tab(chromium: Any, site: str) -> Iterator[Any]:
     """A tab that may reach nothing but this machine."""
-    page = browser.new_page()
+    if not (EXAMPLES / "ort").exists():
+        pytest.skip("no ONNX Runtime Web in examples/ort: `make browser` fetches it by npm")
+    page = chromium.new_page()
     page.set_default_timeout(15_000)
-    page.route("**/*", lambda route: route.abort())
-    page.route(f"{site}/**", lambda route: route.continue_())
+    browser.confine(page, site)
     page.add_init_script(LISTEN)
     yield page
     page.close()

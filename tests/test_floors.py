@@ -30,9 +30,10 @@ FLOORS: dict[int, str] = {
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming scene attention sight explorer picture training page"
     " hub timeline calibration moments live exported stepping",
-    5: "train exhibits exam trial demo ablation doctor check terminal many watching export bench",
+    5: "train exhibits exam trial demo ablation doctor check terminal many watching export bench"
+    " serve",
     6: "flags commands overview planning results studies zoo cli __main__ bulk answers"
-    " shipping looking",
+    " shipping looking hosting",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
@@ -143,6 +144,7 @@ ALLOWED = (
     ast.AnnAssign,
     ast.AugAssign,
     ast.FunctionDef,
+    ast.AsyncFunctionDef,
     ast.ClassDef,
 )
 SETTERS = ("manual_seed", "seed", "setenv", "putenv", "system", "filterwarnings", "simplefilter")
@@ -158,12 +160,14 @@ def acts(path: Path) -> Iterator[str]:
             "__name__ == '__main__'",
         ):
             continue
-        if isinstance(node, ast.Try) and all(isinstance(n, ast.ImportFrom) for n in node.body):
+        if isinstance(node, ast.Try) and all(
+            isinstance(n, ast.Import | ast.ImportFrom) for n in node.body
+        ):
             continue  # an optional dependency
         text = ast.unparse(node).partition("\n")[0]
         if not isinstance(node, ALLOWED):
             yield text
-        elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = {
                 ast.unparse(c.func).split(".")[-1]

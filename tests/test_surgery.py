@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nonlocalnet import create_model, describe, inflate, insert, shift
 from nonlocalnet.block import NonLocalBlock
 from nonlocalnet.ops import PAIRWISE
-from nonlocalnet.surgery import blocks
+from nonlocalnet.surgery import blocks, without_blocks
 
 
 class Plain(nn.Module):
@@ -93,6 +93,37 @@ def test_an_edited_network_can_be_copied_and_pickled(host: str) -> None:
     assert not same(awake, before)
     assert same(run(copy.deepcopy(model), x), awake)
     assert same(run(pickle.loads(pickle.dumps(model)), x), awake)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_its_blocks_it_is_the_host_again(host: str) -> None:
+    model, after, x = build(host)
+    plain, before = list(model.state_dict()), run(model, x)
+    wake(insert(model, after))
+    awake, weights = run(model, x), dict(model.state_dict(keep_vars=True))
+    bare = without_blocks(model)
+    assert same(run(bare, x), before)
+    assert not blocks(bare)
+    shared = bare.state_dict(keep_vars=True)
+    assert list(shared) == plain
+    assert all(shared[key] is weights[key] for key in plain)  # no second copy of any weight
+    assert same(run(model, x), awake)  # nothing of the network given has changed
+    assert list(blocks(model)) == list(after)
+
+
+def test_only_the_named_blocks_are_left_out_and_other_hooks_stay() -> None:
+    model, (first, second), x = build("torchvision")
+    wake(insert(model, (first, second)))
+    other = insert(build("torchvision")[0], second)
+    other.load_state_dict(model.state_dict(), strict=False)
+    calls: list[str] = []
+    model.get_submodule(first).register_forward_hook(lambda *_: calls.append(first))
+    bare = without_blocks(model, [first])
+    assert list(blocks(bare)) == [second]
+    assert same(run(bare, x), run(other, x))
+    assert calls == [first]
+    with pytest.raises(ValueError, match=r"no block follows 'layer1.0'.*layer2.1, layer3.4 has"):
+        without_blocks(model, ["layer1.0"])
 
 
 @pytest.mark.slow
