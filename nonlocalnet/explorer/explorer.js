@@ -62,7 +62,7 @@ function thumbs(count) {
   const wide = innerWidth > 736, most = wide ? (count <= 16 ? 4 : 6) : 3;
   const columns = count === 1 ? 1 : count <= 4 ? 2 : Math.min(most, Math.ceil(count / 2));
   $("view").classList.toggle("single", count === 1);
-  $("strip").style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+  $("strip").style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
   small = Array.from({ length: count }, () => {
     const [figure, canvas, caption, time, held, bar] =
       ["figure", "canvas", "figcaption", "span", "span", "div"].map(n => document.createElement(n));
@@ -334,6 +334,9 @@ $("play").addEventListener("click", play);
 for (const view of ["row", "column"]) $(view).addEventListener("click", () => change({ view }));
 for (const how of ["arrows", "heat", "both"]) $(how).addEventListener("click", () => change({ draw: how }));
 addEventListener("resize", () => { small = []; change({}); });
+if (parent !== window)  // a page that shows this one may want to know how much room it takes
+  new ResizeObserver(() => parent.postMessage({ height: document.documentElement.offsetHeight }, "*"))
+    .observe(document.body);
 Promise.all(pictures.map(picture => picture.decode())).then(() => {
   draw();
   draw();  // the strip has its places now
