@@ -314,7 +314,7 @@ def test_without_numba_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_compiler_with_nowhere_to_keep_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
-    from nonlocalnet.kernels import relu_sum_numba
+    from nonlocalnet.kernels import numba_form
 
     compiler, asked = numba.njit, []
 
@@ -325,7 +325,7 @@ def test_a_compiler_with_nowhere_to_keep_its_code(monkeypatch: pytest.MonkeyPatc
         return compiler(**options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert relu_sum_numba._compiled()(lambda x: x + 1)(2) == 3
+    assert numba_form.compiled()(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
 
 
