@@ -23,15 +23,15 @@ FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips causal"
     " block_options transforms machine metrics questions samples sources precision processes"
     " files tags packets reading meter remote opening upright parts children libraries palette"
-    " manner sidecar",
+    " manner sidecar noise",
     1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
-    " synthetic video_writing cluster smoothing connections forward pace onnx_file",
-    2: "sizes surgery datasets listings reencoding preparing",
+    " synthetic video_writing cluster smoothing connections forward pace onnx_file denoise",
+    2: "sizes surgery datasets listings reencoding preparing neighbours",
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming attention sight picture training page hub timeline"
-    " calibration moments live exported stepping",
+    " calibration moments live exported stepping restoration",
     5: "train exam trial demo ablation doctor check terminal many watching export bench",
-    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping",
+    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping restoring",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -70,7 +70,8 @@ def _facts(sight: Sight) -> tuple[str, ...]:
     """What there is to know besides the map itself, the name first."""
     look = sight.look
     mode = "" if look.mode == "spacetime" else f", in {look.mode} only"
-    facts = [f"{look.network}, non-local block after {look.block}: {look.pairwise}{mode}"]
+    block = f", non-local block after {look.block}" if look.block else ""
+    facts = [f"{look.network}{block}: {look.pairwise}{mode}"]
     if not look.awake:
         facts.append(UNTRAINED)
     if not look.exact:
