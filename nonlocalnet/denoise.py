@@ -2,8 +2,8 @@
 
     y_i = 1/C_i sum_j f(x_i, x_j) x_j        f = exp(-max(d^2_ij - 2 sigma^2, 0) / h^2)
 
-with C_i the sum of f over j and d^2_ij the mean of (x_i - x_j)^2 over the patches around i and j and
-over the channels; of patches of pure noise it is 2 sigma^2. Nothing is trained. j runs over a
+with C_i the sum of f over j, and d^2_ij the mean of (x_i - x_j)^2 over the patches around i and j
+and over the channels; of patches of pure noise it is 2 sigma^2. Nothing is trained. j runs over a
 window around i, or the whole image, and of a video over the frames around it.
 
 The function, the options and the layer; sums and gradients are those of `kernels.patch_sum`.
@@ -15,14 +15,13 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .kernels.patch_sum import Search, Sums, patch_sums
-from .kernels.scikit_slow import scikit_slow_sums
+from .kernels.scikit_slow import fast_exp, scikit_slow_sums
 
 Sigma = float | Literal["auto"]
 Weights = Literal["uniform", "gaussian", "scikit-image"]
@@ -61,7 +60,9 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("patch", "window", "frames", "patch_frames"):
             value = getattr(self, name)
-            if not (value in (None, "image") or (isinstance(value, int) and value % 2 == 1 <= value)):
+            if not (
+                value in (None, "image") or (isinstance(value, int) and value % 2 == 1 <= value)
+            ):
                 raise ValueError(f"{name} is an odd number such as 7; it came as {value!r}")
         for field in dataclasses.fields(self):
             known, value = CHOICES.get(field.name), getattr(self, field.name)
@@ -143,9 +144,7 @@ def nl_means(
     Raises `ValueError` for what makes no sense, such as an x that is smaller than a patch, is not
     finite or has no pixel, h that is not above zero, or even sizes.
     """
-    options = Options(
-        patch, window, weights, centre, border, frames, patch_frames, corrected, rule
-    )
+    options = Options(patch, window, weights, centre, border, frames, patch_frames, corrected, rule)
     return _nl_means(x, sigma, h, options)
 
 
@@ -155,7 +154,9 @@ class NLMeans(nn.Module):
     sigma and h as there, but numbers; only h^2 counts, and so its sign does not.
     """
 
-    def __init__(self, sigma: float, h: float | None = None, options: Options | None = None) -> None:
+    def __init__(
+        self, sigma: float, h: float | None = None, options: Options | None = None
+    ) -> None:
         super().__init__()
         self.sigma, self.options = sigma, options or Options()
         advice = RULES[self.options.rule](255 * sigma, 3, self.options.weights)
@@ -174,8 +175,7 @@ class NLMeans(nn.Module):
 def _nl_means(x: Tensor, sigma: Sigma, h: float | Tensor | None, options: Options) -> Tensor:
     if x.dim() not in (2, 3, 4, 5):
         raise ValueError(
-            "x is (H, W), (C, H, W), (N, C, H, W) or (N, C, T, H, W); it came as"
-            f" {tuple(x.shape)}"
+            f"x is (H, W), (C, H, W), (N, C, H, W) or (N, C, T, H, W); it came as {tuple(x.shape)}"
         )
     if options.frames * options.patch_frames > 1 and x.dim() < 5:
         raise ValueError(f"frames are of a video, (N, C, T, H, W); x came as {tuple(x.shape)}")
@@ -242,9 +242,7 @@ class Plan:
             sigma = estimate_sigma(x.detach())
         if not (sigma >= 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma is 0 or above; it came as {sigma:g}")
-        advice = RULES[options.rule](
-            255 * sigma / scale_of(dtype), x.shape[1], options.weights
-        )
+        advice = RULES[options.rule](255 * sigma / scale_of(dtype), x.shape[1], options.weights)
         if h is None:
             h = advice.h * sigma
             if h == 0:
@@ -269,31 +267,36 @@ class Plan:
         """Frames before and after one that it depends on."""
         return self.options.frames // 2 + self.options.patch_frames // 2
 
+    def words(self) -> str:
+        """sigma and h."""
+        return f"sigma {self.sigma:.3g}, h {float(self.h):.3g}"
+
     def denoise(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """Frames `first` to `last` of x (N, C, T, H, W), whose other frames are seen: (N, C, ..)."""
+        """Frames `first` to `last` of x (N, C, T, H, W), whose other frames are seen."""
         last = x.shape[2] if last is None else last
         reach = self.reach(x)
         mirror = reach if self.options.border == "reflect" else 0
         largest = self.options.centre == "largest"
         padded = mirrored(x, self.options.patch_frames // 2, self.patch // 2 + mirror)
-        D, C, M = self._sums()(padded, self.search(reach, x.shape[1]), first, last, largest)
-        if mirror:
-            inner = slice(mirror, mirror + x.shape[3]), slice(mirror, mirror + x.shape[4])
-            D, C, M = (None if s is None else s[..., inner[0], inner[1]] for s in (D, C, M))
-        own: float | Tensor = float(self.own())
-        if self.options.centre != "own":
-            own = 0.0 if M is None else M
-        total = C + own
+        found = self._sums()(padded, self.search(reach, x.shape[1]), first, last, largest)
+        D, C, M = (None if s is None else s[..., *self._inner(x, mirror)] for s in found)
+        assert D is not None
+        assert C is not None
+        total = C + (self.own() if M is None else M)
         # neighbours that are all unlike it, to the last bit of a weight, leave a pixel as it is
         rise = D / total.where(total > NOTHING, 1.0)
         return (x[:, :, first:last] + rise.where(total > NOTHING, 0.0)).to(x.dtype)
 
+    def _inner(self, x: Tensor, mirror: int) -> tuple[slice, slice]:
+        h, w = x.shape[3:]
+        return slice(mirror, mirror + h), slice(mirror, mirror + w)
+
     def reach(self, x: Tensor) -> int:
         """Pixels from one to the last that is searched, on each side."""
         most = max(x.shape[3:]) - 1
-        return most if self.window is None else min(self.window, most) if (
-            self.options.border == "inside"
-        ) else self.window
+        if self.window is None:
+            return most
+        return min(self.window, most) if self.options.border == "inside" else self.window
 
     def search(self, reach: int, channels: int) -> Search:
         """What the kernels are told."""
@@ -310,9 +313,9 @@ class Plan:
         return patch_sums
 
     def own(self) -> float:
-        """f of a patch and itself."""
-        from .kernels.scikit_slow import fast_exp
-
+        """Weight of the pixel itself, where it does not follow from its neighbours'."""
+        if self.options.centre == "none":
+            return 0.0
         if self.options.weights == "scikit-image":
             return float(fast_exp(torch.zeros(1, dtype=torch.float64)))
         return 1.0

@@ -1,4 +1,4 @@
-"""What one pixel is made of: the weights that NL-means gives to all others, and the sight of them."""
+"""What one pixel is made of: the weights that NL-means gives to all others, and their sight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .denoise import Plan, mirrored
-from .look import Key, Look, Sight, shares
+from .look import Cell, Key, Look, Sight, shares
 
 SPREAD = 4  # by as many pixels down and across, whose weights make the average
 
@@ -23,13 +23,15 @@ class Pixel(NamedTuple):
 
 
 def weights_of(x: Tensor, pixel: Pixel, plan: Plan) -> Tensor:
-    """f(x_i, x_j) / C_i for pixel i of x (1, C, T, H, W): (T, H, W) float64, zero outside its window.
+    """f(x_i, x_j) / C_i for pixel i of x (1, C, T, H, W): (T, H, W) float64.
 
-    The sum of them times x is the pixel's new value. In a mirror image (border="reflect") pixels are
-    met twice, and hold both weights.
+    The sum of them times x is the pixel's new value. They are zero outside its window. In a mirror
+    image (border="reflect") pixels are met twice, and hold both weights.
     """
     if plan.options.weights == "scikit-image":
-        raise ValueError("weights are shown of what is exact: uniform or gaussian, not scikit-image")
+        raise ValueError(
+            "weights are shown of what is exact: uniform or gaussian, not scikit-image"
+        )
     x = x.double()
     reach = plan.reach(x)
     mirror = reach if plan.options.border == "reflect" else 0
@@ -37,7 +39,8 @@ def weights_of(x: Tensor, pixel: Pixel, plan: Plan) -> Tensor:
     half = plan.patch // 2
     padded = mirrored(x, len(search.times) // 2, half + mirror)[0]  # (C, T, H, W)
     t, y, x_at = pixel.frame, pixel.y + mirror, pixel.x + mirror
-    size = [n - len(g) + 1 for n, g in zip(padded.shape[1:], (search.times, search.space, search.space))]
+    sides = search.times, search.space, search.space
+    size = [n - len(g) + 1 for n, g in zip(padded.shape[1:], sides, strict=True)]
     # the part in which it looks
     parts = [
         (max(0, at - far), min(n, at + far + 1))
@@ -48,10 +51,9 @@ def weights_of(x: Tensor, pixel: Pixel, plan: Plan) -> Tensor:
     for a, time in enumerate(search.times):
         for b, down in enumerate(search.space):
             for c, across in enumerate(search.space):
-                moved = padded[
-                    (slice(None), *(slice(low + k, high + k) for (low, high), k in zip(parts, (a, b, c))))
-                ]
-                difference = moved - own[:, a, b, c, None, None, None]
+                spans = zip(parts, (a, b, c), strict=True)
+                there = [slice(low + k, high + k) for (low, high), k in spans]
+                difference = padded[:, *there] - own[:, a, b, c, None, None, None]
                 d2 += time * down * across * difference.square().sum(0)
     f = torch.exp(-(float(search.scale) * d2 - float(search.shift)).clamp(min=0))
     here = tuple(at - low for at, (low, _) in zip((t, y, x_at), parts, strict=True))
@@ -87,24 +89,25 @@ def look_at(x: Tensor, pixel: Pixel, plan: Plan, top: int = 20) -> Look:
     seen = _seen(x, pixel, plan)
     entropy = float(-torch.special.xlogy(row, row).sum())
     order = row.argsort(descending=True, stable=True)[: min(top, seen)]
-    cells = [tuple(int(k) for k in torch.unravel_index(i, size)) for i in order if row[i]]
-    options = plan.options
+    cells = [_cell(int(i), size) for i in order if row[i]]
     return Look(
         network="NL-means",
         block="",
-        pairwise=f"patch {plan.patch}, {options.weights}; sigma {plan.sigma:.3g}, h {float(plan.h):.3g}",
+        pairwise=f"patch {plan.patch}, {plan.options.weights}; {plan.words()}",
         mode="spacetime",
         awake=True,
         exact=True,
         sample=0,
         query=(float(pixel.frame), float(pixel.y), float(pixel.x)),
-        cell=tuple(pixel),
+        cell=(pixel.frame, pixel.y, pixel.x),
         centre=(float(pixel.frame), float(pixel.y), float(pixel.x)),
         weights=weights,
         grid=((1.0, 0.0), (1.0, 0.0), (1.0, 0.0)),
         seen=seen,
         top=top,
-        keys=tuple(Key(float(weights[c]), c, (float(c[0]), float(c[1]), float(c[2]))) for c in cells),
+        keys=tuple(
+            Key(float(weights[c]), c, (float(c[0]), float(c[1]), float(c[2]))) for c in cells
+        ),
         share=float(row[order].sum()),
         uniform=min(top, seen) / seen,
         negative=0.0,
@@ -112,6 +115,11 @@ def look_at(x: Tensor, pixel: Pixel, plan: Plan, top: int = 20) -> Look:
         relative_entropy=entropy / math.log(seen) if seen > 1 else 1.0,
         departure=float((row - _average(x, pixel.frame, plan)).abs().sum() / 2),
     )
+
+
+def _cell(index: int, size: torch.Size) -> Cell:
+    _, height, width = size
+    return index // (height * width), index // width % height, index % width
 
 
 def _seen(x: Tensor, pixel: Pixel, plan: Plan) -> int:

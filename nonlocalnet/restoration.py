@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Restored:
-    """A file that was written: sigma and h as used, and an image, or one frame, before and after."""
+    """A file that was written: sigma and h as used; an image, or one frame, before and after."""
 
     path: Path
     sigma: float
@@ -92,15 +92,20 @@ def read_image(path: Path) -> tuple[Pixels, Pixels | None]:
     """
     try:
         with Image.open(path) as image:
-            image.load()
-            image = image.convert(MODES[image.mode]) if image.mode in MODES else image
-            pixels = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            mode = MODES.get(image.mode, image.mode)
+            pixels = np.asarray(image.convert(mode) if mode != image.mode else image)
+    except (
+        OSError,
+        UnidentifiedImageError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         reason = getattr(error, "strerror", None) or "it is damaged, or no image that is known"
         raise UserError(f"{path} cannot be read: {reason}") from error
     if pixels.dtype == np.int32:  # 16 bits, in some files
         pixels = pixels.clip(0, 65535).astype(np.uint16)
-    if pixels.ndim == 3 and image.mode in ("RGBA", "LA"):
+    if pixels.ndim == 3 and mode in ("RGBA", "LA"):
         alpha = pixels[..., -1]
         pixels = pixels[..., :-1]
         return (pixels[..., 0] if pixels.shape[2] == 1 else pixels), alpha
@@ -119,7 +124,9 @@ def restore_image(path: Path, out: Path, wish: Wish) -> Restored:
         try:
             Image.fromarray(whole).save(unfinished, format=_format(out))
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{out} cannot hold such pixels ({whole.dtype}); use .png or .tif") from error
+            raise UserError(
+                f"{out} cannot hold such pixels ({whole.dtype}); use .png or .tif"
+            ) from error
     return Restored(out, plan.sigma, float(plan.h), 1, pixels, after)
 
 
@@ -132,6 +139,11 @@ def as_tensor(pixels: Pixels) -> Tensor:
     x = torch.from_numpy(np.array(pixels))
     x = x.unsqueeze(2) if x.dim() == 2 else x
     return x.permute(2, 0, 1)[None, :, None]
+
+
+def white_of(pixels: Pixels) -> float:
+    """The largest level of an image's type; 1 of floats."""
+    return {"uint8": 255.0, "uint16": 65535.0}.get(pixels.dtype.name, 1.0)
 
 
 def plan_for(path: Path, x: Tensor, wish: Wish) -> Plan:
@@ -154,7 +166,7 @@ def restore_video(path: Path, out: Path, wish: Wish, progress: Progress) -> Rest
     with open_feed(str(path)) as feed:
         shown = _Shown(feed)
         frames = iter(shown)
-        some = [frame for _, frame in zip(range(wish.options.patch_frames), frames)]
+        some = list(islice(frames, wish.options.patch_frames))
         plan = plan_for(path, torch.stack(some, 2), wish)
         sound = Sound.of(path)
         rate = Fraction(feed.fps or RATE).limit_denominator(1001)

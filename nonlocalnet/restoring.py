@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .denoise import Options, Sigma
 from .errors import UserError
@@ -116,12 +116,9 @@ def _folder(folder: Path, out: Path, wish: Wish) -> int:
 
 def _compare(done: Restored, source: Path, reference: Path | None, picture: Path | None) -> None:
     """PSNR and SSIM, and the picture of before and after."""
-    import numpy as np
+    from .restoration import read_image, white_of
 
-    from .restoration import read_image
-
-    integer = np.issubdtype(done.before.dtype, np.integer)
-    white = float(np.iinfo(done.before.dtype).max) if integer else 1.0
+    white = white_of(done.before)
     names, clean = {"before": "before", "after": "after"}, None
     if reference is not None:
         from .noise import likeness  # needs scikit-image
@@ -141,7 +138,10 @@ def _compare(done: Restored, source: Path, reference: Path | None, picture: Path
     from .files import replacing
     from .picture.restored import SPAN, draw_restored, method_noise, shown
 
-    panels = [(names["before"], shown(done.before, white)), (names["after"], shown(done.after, white))]
+    panels = [
+        (names["before"], shown(done.before, white)),
+        (names["after"], shown(done.after, white)),
+    ]
     if clean is not None:
         panels.append(("reference", shown(clean, white)))
     noise = f"method noise, before − after; black to white is ±{SPAN:g} sigma"

@@ -31,7 +31,8 @@ FLOORS: dict[int, str] = {
     4: "evaluate report prediction streaming attention sight picture training page hub timeline"
     " calibration moments live exported stepping restoration",
     5: "train exam trial demo ablation doctor check terminal many watching export bench",
-    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping restoring",
+    6: "flags commands overview planning results studies zoo cli __main__ bulk answers shipping"
+    " restoring",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

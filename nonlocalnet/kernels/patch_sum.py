@@ -4,10 +4,11 @@
 
     f_ij = exp(-max(scale d^2_ij - shift, 0)),    d^2_ij = sum_k g_k (x_(i+k) - x_(j+k))^2
 
-with j in a window around i, k over a patch and all channels, and g of sum one in each of them. D instead of
-sum_j f_ij x_j: what is rounded is then as small as the differences between neighbours. No form
-keeps a table of weights. The sums of a patch are those of its squares, never the difference of
-longer sums, so that the error of d^2 is relative to itself, whatever lies beside it.
+with j in a window around i, k over a patch and all channels, and g of sum one in each of them.
+D instead of sum_j f_ij x_j: what is rounded is then as small as the differences between
+neighbours. No form keeps a table of weights. The sums of a patch are those of its squares, never
+the difference of longer sums, so that the error of d^2 is relative to itself, whatever lies beside
+it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ def sums(
     """As `patch_sum.patch_sums`, whose arguments these are; sums are float64."""
     x = x.detach()
     n, channels = x.shape[:2]
-    length, h, w = (size - len(g) + 1 for size, g in zip(x.shape[2:], (times, space, space)))
+    length, h, w = (
+        size - len(g) + 1 for size, g in zip(x.shape[2:], (times, space, space), strict=True)
+    )
     reach = min(pixels, max(h, w) - 1)
     total = torch.zeros(n, channels + 1 + largest, last - first, h, w, dtype=torch.float64)
     wide = F.pad(x, (reach + SIDE, reach + SIDE + SPARE, reach, reach + SLAB + LANES))
@@ -117,7 +119,7 @@ def _sums_of_slab(
         *(patch, channels, depth // 2 * channels, same, largest),
         *(task.top, task.rows, task.strip, h, w, reach),
     )
-    return list(zip((task.here, task.there), parts))
+    return list(zip((task.here, task.there)[: len(parts)], parts, strict=True))
 
 
 def _strips(planes: Tensor, task: _Task, reach: int, patch: int) -> Tensor:
@@ -148,8 +150,16 @@ def _add(total: Tensor, part: Tensor, task: _Task, reach: int, largest: bool) ->
 
 
 # Taylor's polynomial of 2^x bent to be as close as it can to it over -1/2 .. 1/2: 7.5e-8
-C0, C1, C2 = np.float32(1.0000000716546542), np.float32(0.6931469670638639), np.float32(0.24022119723934)
-C3, C4, C5 = np.float32(0.05550713274961187), np.float32(0.009675541330676662), np.float32(0.001327647151950915)
+C0, C1, C2 = (
+    np.float32(1.0000000716546542),
+    np.float32(0.6931469670638639),
+    np.float32(0.24022119723934),
+)
+C3, C4, C5 = (
+    np.float32(0.05550713274961187),
+    np.float32(0.009675541330676662),
+    np.float32(0.001327647151950915),
+)
 ROUND = np.float32(1.5 * 2**23)  # added to a small number, it leaves no room for a fraction
 LEAST = 100.0  # a weight is 2^-100 at least: nothing beside another, and never subnormal
 
@@ -223,20 +233,16 @@ def _across(u, w, n, taps):  # type: ignore[no-untyped-def]
 def _gain(w, i, here, there, d, n):  # type: ignore[no-untyped-def]
     """Three offsets' parts of D for pixels `here`; the third row of w is two columns further on."""
     for c in range(n):
-        x = here[c]
-        d[c] += (w[0, i, c + 16] * (there[c] - x) + w[1, i, c + 16] * (there[c + 8] - x)) + w[
-            2, i, c + 16
-        ] * (there[c + 16] - x)
+        x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
+        d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
 
 
 @lines
 def _lose(w, i, here, there, d, n):  # type: ignore[no-untyped-def]
     """The same for pixels `there`: each is met by three pixels, one column apart."""
     for c in range(n):
-        x = there[c]
-        d[c] += (w[0, i, c + 16] * (here[c + 16] - x) + w[1, i, c + 8] * (here[c + 8] - x)) + w[
-            2, i, c
-        ] * (here[c] - x)
+        x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
+        d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
 
 
 @lines
@@ -269,6 +275,7 @@ def _move(total, part, n, most):  # type: ignore[no-untyped-def]
     if most:
         for c in range(n):
             total[c] = max(total[c], part[c])
+            part[c] = 0
     else:
         for c in range(n):
             total[c] += part[c]
@@ -287,8 +294,25 @@ def _clear(w, strip, first, before, after):  # type: ignore[no-untyped-def]
 
 @lines
 def _slab(  # type: ignore[no-untyped-def]
-    here, there, gained, lost, taps, planes, scale, shift, patch, channels, middle, same, largest,
-    top, rows, strip, h, w, reach,
+    here,
+    there,
+    gained,
+    lost,
+    taps,
+    planes,
+    scale,
+    shift,
+    patch,
+    channels,
+    middle,
+    same,
+    largest,
+    top,
+    rows,
+    strip,
+    h,
+    w,
+    reach,
 ):
     """Add to the sums `gained` by the pixels of one frame and `lost` by those of the other.
 
@@ -319,8 +343,12 @@ def _slab(  # type: ignore[no-untyped-def]
                             a, b = reach + y + i, (edge + left) * LANES
                             for k in range(planes.shape[0]):
                                 _differ(
-                                    e[i], here[k, a, b:], there[k, a + dy, b + dx * LANES :],
-                                    size + pad * LANES, planes[k], k > 0,
+                                    e[i],
+                                    here[k, a, b:],
+                                    there[k, a + dy, b + dx * LANES :],
+                                    size + pad * LANES,
+                                    planes[k],
+                                    k > 0,
                                 )
                         low, high = -dx - left, w - max(dx, 0) - left
                         for i in range(n):
@@ -344,12 +372,19 @@ def _slab(  # type: ignore[no-untyped-def]
                         for k in range(channels):
                             m = middle + k
                             _gain(
-                                f, i, here[m, a, b * LANES :],
-                                there[m, a + dy, (b + d) * LANES :], near[k, i], size,
+                                f,
+                                i,
+                                here[m, a, b * LANES :],
+                                there[m, a + dy, (b + d) * LANES :],
+                                near[k, i],
+                                size,
                             )
                             _lose(
-                                f, i, here[m, a, (b - SIDE) * LANES :],
-                                there[m, a + dy, (b + d) * LANES :], far[k, j, c:],
+                                f,
+                                i,
+                                here[m, a, (b - SIDE) * LANES :],
+                                there[m, a + dy, (b + d) * LANES :],
+                                far[k, j, c:],
                                 size + SIDE * LANES,
                             )
                         _count(f, i, near[channels, i], size)
@@ -367,5 +402,8 @@ def _slab(  # type: ignore[no-untyped-def]
                             for i in range(n + 2 * reach):
                                 total = lost[k, y + i, (left + SIDE) * LANES :]
                                 _move(
-                                    total, far[k, i], size + (2 * reach + SIDE) * LANES, k > channels
+                                    total,
+                                    far[k, i],
+                                    size + (2 * reach + SIDE) * LANES,
+                                    k > channels,
                                 )

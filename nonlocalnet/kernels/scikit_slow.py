@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -46,12 +45,11 @@ def scikit_slow_sums(
                 continue
             top, bottom, left, right = max(0, -dy), min(h, h - dy), max(0, -dx), min(w, w - dx)
             here = x[..., top : bottom + p - 1, left : right + p - 1]
-            there = x[
-                ..., top + dy : bottom + dy + p - 1, left + dx : right + dx + p - 1
-            ]
+            there = x[..., top + dy : bottom + dy + p - 1, left + dx : right + dx + p - 1]
             e = (here - there).square().sum(1, keepdim=True)
             rows, columns = bottom - top, right - left
-            distance, seen = torch.zeros_like(e[..., :rows, :columns]), True
+            distance = torch.zeros_like(e[..., :rows, :columns])
+            seen = distance <= CUT_OFF
             for i in range(p):
                 seen = seen & (distance <= CUT_OFF)
                 for j in range(p):

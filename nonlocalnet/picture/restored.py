@@ -49,9 +49,7 @@ def ink_width(title: str) -> float:
     return 2 * MARGIN + len(title) * 0.68 * TITLE / 72
 
 
-def method_noise(
-    before: NDArray[Any], after: NDArray[Any], sigma: float
-) -> Pixels:
+def method_noise(before: NDArray[Any], after: NDArray[Any], sigma: float) -> Pixels:
     """before - after as an image around grey, uint8; white is SPAN sigma above it."""
     difference = before.astype(np.float64) - after.astype(np.float64)
     scaled = 127.5 + 127.5 * difference / (SPAN * max(sigma, 1e-12))
