@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -17,7 +19,7 @@ from torch import Tensor
 from .denoise import Options, Plan, Sigma, as_type, as_video, check_numbers, scale_of
 from .errors import UserError
 from .feeds import Feed, open_feed
-from .files import replacing
+from .files import check_place, replacing
 from .folders import VIDEO_SUFFIXES
 from .look import Sight
 from .neighbours import Pixel, sight_of
@@ -163,42 +165,47 @@ def restore_video(path: Path, out: Path, wish: Wish, progress: Progress) -> Rest
     Raises `UserError`.
     """
     wish = estimated(path, wish)
-    with open_feed(str(path)) as feed:
+    with open_feed(str(path)) as feed, ExitStack() as closing:
         shown = _Shown(feed)
         frames = iter(shown)
         some = list(islice(frames, wish.options.patch_frames))
         plan = plan_for(path, torch.stack(some, 2), wish)
         sound = Sound.of(path)
-        rate = Fraction(feed.fps or RATE).limit_denominator(1001)
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
-        tick = -1
-        with PictureWriter(
-            out,
-            TICK,
-            round(GOP_SECONDS * rate),
-            QUALITY,
-            rate=rate,
-            sound=None if sound is None else sound.stream,
-            muxing=MUXING if out.suffix.lower() in (".mp4", ".mov", ".m4v") else {},
-        ) as writer:
-            middle = (feed.frames or 1) // 2
-            for number, after in enumerate(denoised(chain(some, frames), plan)):
-                picture = np.ascontiguousarray(after[0].permute(1, 2, 0).numpy())
-                seconds, before = shown.pop()
-                if number <= middle:
-                    pair = before, picture
-                tick = max(tick + 1, round(seconds / TICK))
-                writer.add(picture, tick)
-                if sound is not None:
-                    for packet in sound.until(seconds):
-                        writer.add_sound(packet)
-                progress(number + 1, feed.frames)
         if sound is not None:
-            sound.close()
+            closing.callback(sound.close)
+        check_place(out)
+        writer = closing.enter_context(_writer(out, feed, sound))
+        tick, middle = -1, (feed.frames or 1) // 2
+        for number, after in enumerate(denoised(chain(some, frames), plan)):
+            picture = np.ascontiguousarray(after[0].permute(1, 2, 0).numpy())
+            seconds, before = shown.pop()
+            if number <= middle:
+                pair = before, picture
+            tick = max(tick + 1, round(seconds / TICK))
+            writer.add(picture, tick)
+            _copy(sound, writer, seconds)
+            progress(number + 1, feed.frames)
+        _copy(sound, writer, math.inf)
     return Restored(out, plan.sigma, float(plan.h), number + 1, *pair)
+
+
+def _writer(out: Path, feed: Feed, sound: Sound | None) -> PictureWriter:
+    rate = Fraction(feed.fps or RATE).limit_denominator(1001)
+    return PictureWriter(
+        out,
+        TICK,
+        round(GOP_SECONDS * rate),
+        QUALITY,
+        rate=rate,
+        sound=None if sound is None else sound.stream,
+        muxing=MUXING if WRITABLE.get(out.suffix.lower()) == "mp4" else {},
+    )
+
+
+def _copy(sound: Sound | None, writer: PictureWriter, seconds: float) -> None:
+    """The sound up to a time, as it is."""
+    for packet in () if sound is None else sound.until(seconds):
+        writer.add_sound(packet)
 
 
 class _Shown:

@@ -173,8 +173,8 @@ def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", WISH, stop)
+    wish = Wish(10.0, 8.0, Options(3, 5, patch_frames=5))
     with pytest.raises(UserError, match="3 frames are fewer than a patch has, 5"):
-        wish = Wish(10.0, 8.0, Options(3, 5, patch_frames=5))
         restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", wish, lambda *_: None)
     with pytest.raises(VideoError, match="cannot write"):
         restore_video(tmp_path / "in.mp4", tmp_path / "out.gif", WISH, lambda *_: None)

@@ -49,7 +49,8 @@ def test_what_a_pixel_is_made_of(image: Path, capsys: pytest.CaptureFixture[str]
     code, said = run(capsys, image, "-o", out, "--show-weights", "20,20", "--sigma", 20)
     assert code == 0
     assert "top-20 hold" in said
-    assert Image.open(out).width > 500
+    with Image.open(out) as picture:
+        assert picture.width > 500
 
 
 def test_a_folder_goes_on_past_what_is_broken(
