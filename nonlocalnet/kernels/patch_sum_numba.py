@@ -230,31 +230,34 @@ def _across(u, w, n, taps):  # type: ignore[no-untyped-def]
 
 
 @lines
-def _gain(w, i, here, there, d, n):  # type: ignore[no-untyped-def]
-    """Three offsets' parts of D for pixels `here`; the third row of w is two columns further on."""
-    for c in range(n):
-        x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
-        d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
+def _gain(w, i, here, there, d, total, n, count):  # type: ignore[no-untyped-def]
+    """Three offsets' parts of D, and of C if they `count`, for pixels `here`.
+
+    The rows of w stand two columns further on.
+    """
+    if count:
+        for c in range(n):
+            x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
+            d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
+            total[c] += (a + b) + e
+    else:
+        for c in range(n):
+            x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
+            d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
 
 
 @lines
-def _lose(w, i, here, there, d, n):  # type: ignore[no-untyped-def]
+def _lose(w, i, here, there, d, total, n, count):  # type: ignore[no-untyped-def]
     """The same for pixels `there`: each is met by three pixels, one column apart."""
-    for c in range(n):
-        x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
-        d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
-
-
-@lines
-def _count(w, i, c, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
-        c[k] += (w[0, i, k + 16] + w[1, i, k + 16]) + w[2, i, k + 16]
-
-
-@lines
-def _count_there(w, i, c, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
-        c[k] += (w[0, i, k + 16] + w[1, i, k + 8]) + w[2, i, k]
+    if count:
+        for c in range(n):
+            x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
+            d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
+            total[c] += (a + b) + e
+    else:
+        for c in range(n):
+            x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
+            d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
 
 
 @lines
@@ -377,7 +380,9 @@ def _slab(  # type: ignore[no-untyped-def]
                                 here[m, a, b * LANES :],
                                 there[m, a + dy, (b + d) * LANES :],
                                 near[k, i],
+                                near[channels, i],
                                 size,
+                                k == 0,
                             )
                             _lose(
                                 f,
@@ -385,10 +390,10 @@ def _slab(  # type: ignore[no-untyped-def]
                                 here[m, a, (b - SIDE) * LANES :],
                                 there[m, a + dy, (b + d) * LANES :],
                                 far[k, j, c:],
+                                far[channels, j, c:],
                                 size + SIDE * LANES,
+                                k == 0,
                             )
-                        _count(f, i, near[channels, i], size)
-                        _count_there(f, i, far[channels, j, c:], size + SIDE * LANES)
                         if largest:
                             _most(f, i, near[channels + 1, i], size)
                             _most_there(f, i, far[channels + 1, j, c:], size + SIDE * LANES)
