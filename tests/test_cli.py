@@ -765,6 +765,7 @@ def test_commands_are_those_of_the_readme() -> None:
         "stream",
         "predict-many",
         "attend",
+        "denoise",
         "show",
     ]
     names += ["cost", "recipes", "weights", "convert"]
