@@ -31,7 +31,7 @@ from .video_writing import WRITABLE, PictureWriter
 IMAGES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 LOSSLESS = frozenset((".png", ".tif", ".tiff", ".bmp"))
 MODES = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGBA"}  # read as
-CHUNK = 8  # frames that are denoised at a time
+CHUNK = 4  # frames that are denoised at a time
 ESTIMATED = 9  # frames of a video whose noise is estimated
 QUALITY = {"crf": "16", "preset": "veryfast"}
 RATE = 30.0  # frames per second where a file does not tell

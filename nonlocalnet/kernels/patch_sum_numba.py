@@ -54,7 +54,7 @@ def sums(
     last: int,
     largest: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `patch_sum.patch_sums`, whose arguments these are; sums are float64."""
+    """As `patch_sum.patch_sums`, whose arguments these are; added in float64."""
     x = x.detach()
     n, channels = x.shape[:2]
     length, h, w = (
@@ -89,8 +89,8 @@ def sums(
             for frame, part in parts:
                 if first <= frame < last:
                     _add(total[task.sample, :, frame - first], part, task, reach, largest)
-    M = total[:, channels + 1 :] if largest else None
-    return total[:, :channels], total[:, channels : channels + 1], M
+    D, C, M = (part.to(x.dtype) for part in total.split((channels, 1, int(largest)), 1))
+    return D, C, M if largest else None
 
 
 def _sums_of_slab(
