@@ -4,8 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# about 20 minutes on one core; one alone: make bench BENCH=benchmarks/blocks.py
-BENCH ?= $(addprefix benchmarks/,operation.py blocks.py memory.py whole_network.py)
+# about 30 minutes on one core; one alone: make bench BENCH=benchmarks/blocks.py
+BENCH ?= $(addprefix benchmarks/,operation.py blocks.py memory.py denoise.py whole_network.py)
 # one thread per test process: on shared cores more of them are slower
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # ONNX Runtime Web, for examples/stream.html: the version is also in that page

@@ -40,6 +40,23 @@ P15_LIMITS: dict[str, tuple[float, ...]] = dict(
     zip(ORDERS, ((1.6, 2), (2.5, 3), (1.1, 1.3)), strict=True)  # of 32x2, GOP 250
 )
 
+# P9: size, channels and window of an image, and what it is measured against
+PEERS = {"OpenCV": (1.7, 3), "scikit-image fast": (4.5, 10), "scikit-image slow": (60, 150)}
+DENOISED = tuple(
+    (peer, size, colour, window)
+    for peer in PEERS
+    for size, window in ((256, 21), (512, 21), (1024, 21), (128, 61), (256, 61))
+    for colour in ("grey", "colour")
+    # minutes a run: measured on a smaller image
+    if peer != "scikit-image slow" or (size, window) in ((256, 21), (128, 61))
+)
+ALL_THREADS = "OpenCV, 1024 x 1024 grey, window 21, all threads"
+
+
+def denoised_part(peer: str, size: int, colour: str, window: int) -> str:
+    return f"{peer}, {size} x {size} {colour}, window {window}"
+
+
 # What each goal compares, in a line of the page.
 TITLES: dict[str, str] = {
     "P1": "Concatenation, the operation, against ReLU(a + b) @ g",
@@ -50,6 +67,7 @@ TITLES: dict[str, str] = {
     "P6": "Embedded Gaussian, the block, against PySlowFast's form; N = 3136, C = 512 (res3)",
     "P7": "Gaussian, the block, against mmcv's form; N = 3136, C = 512, keys not pooled",
     "P8": "Growth of the peak memory from N to 2 N positions, the operation",
+    "P9": "NL-means, exact, patch 7, against OpenCV and scikit-image as they are; CPU time",
     "P12": "CUDA, bf16: embedded Gaussian, the block, against PySlowFast's form, 8 clips",
     "P13": "CUDA, bf16: the operation against its N x M form; N = 12544, 256 wide, batch 8",
     "P14": "CUDA, bf16: I3D-NL R50, 32 x 224 x 224, train step, against PySlowFast's form, 8 clips",
@@ -101,6 +119,12 @@ GOALS: tuple[Goal, ...] = (
     Goal("P7", f"peak memory, {BOTH}", 2.5, 4),
     *(Goal("P8", f"{f}, forward", 2.1, 2.05, "growth") for f in FUNCTIONS),
     *(Goal("P8", f"{f}, {BOTH}", 2.1, 2.05, "growth") for f in FUNCTIONS),
+    *(
+        Goal("P9", denoised_part(peer, size, colour, window), *limits)
+        for peer, size, colour, window in DENOISED
+        for limits in [PEERS[peer] if window == 21 else ()]
+    ),
+    Goal("P9", ALL_THREADS),
     Goal("P12", "res3 (N = 3136, C = 512), keys not pooled, forward", 2.3, 2.9),
     Goal("P12", f"res3 (N = 3136, C = 512), keys not pooled, {BOTH}", 2.3, 2.9),
     Goal("P12", "res4 (N = 784, C = 1024), keys not pooled, forward", 1.2, 1.6),

@@ -34,9 +34,9 @@ the less. *Error* is that of the same run against float64, |y − y₆₄| / |y�
 to its input, or of the gradients. The least of a sweep stands with the range of its shapes' medians
 and the worst of their errors; the shapes are listed below.
 
-The peers' packages are not used: their forms are written from their equations in
-`benchmarks/peers.py`, their orders of work in `orders.py`, and both say what each stands for. On
-another machine only the ratios mean anything.
+P9 has the peers' packages as they are, and their PSNR below. The other peers' are not used: their
+forms are written from their equations in `benchmarks/peers.py`, their orders of work in
+`orders.py`, and both say what each stands for. On another machine only the ratios mean anything.
 """
 
 
@@ -152,6 +152,31 @@ def attention_table(results: Results) -> list[str]:
     ]
 
 
+def denoise_table(results: Results) -> list[str]:
+    """PSNR of ours and of the others, on the images whose times are above."""
+    rows = results.get("P9", {}).get("rows", {})
+    if not rows:
+        return []
+    heads = ("against", "seconds, ours / theirs", "PSNR, ours / theirs, dB")
+    return [
+        "",
+        "## NL-means: seconds and PSNR",
+        "",
+        f"Load of the machine at the end: {results['P9']['load'][0]:.1f}.",
+        "",
+        line(*heads),
+        line(*["---"] * len(heads)),
+        *(
+            line(
+                part,
+                f"{row['ours_s']:.3g} / {row['theirs_s']:.3g}",
+                f"{row['psnr_ours']:.2f} / {row['psnr_theirs']:.2f}",
+            )
+            for part, row in rows.items()
+        ),
+    ]
+
+
 def reading_tables(results: Results) -> list[str]:
     """Where the time of a clip goes, what `prepare` gains, and the memory of a reading process."""
     lines: list[str] = []
@@ -228,6 +253,7 @@ def page(results: Results) -> str:
     if sweeps:
         lines += ["", "## The sweeps, shape by shape", *sweeps]
     lines += attention_table(results)
+    lines += denoise_table(results)
     lines += reading_tables(results)
     lines += ["", "## Where it was measured", ""]
     lines += machines(results) or ["Nothing has been measured yet."]

@@ -10,6 +10,7 @@ from typing import Any
 # ruff: noqa: I001  in reading order
 from .ops import non_local
 from .block import NonLocalBlock
+from .denoise import NLMeans, nl_means
 from .surgery import insert, inflate, shift, describe
 from .waking import shares, why_asleep
 from .models import create_model
@@ -17,6 +18,7 @@ from .streaming import Streaming
 
 __version__ = "0.1.0"
 __all__ = [
+    "NLMeans",
     "NonLocalBlock",
     "Streaming",
     "create_model",
@@ -25,6 +27,7 @@ __all__ = [
     "inflate",
     "insert",
     "load",
+    "nl_means",
     "non_local",
     "predict",
     "push_to_hub",

@@ -41,7 +41,8 @@ class Look:
     Weights may be negative (dot product, functions of the user's), so shares, entropy and
     departure are those of the distribution |w| / sum |w|; for a softmax that is the row itself.
 
-    network, block, pairwise, mode: names; the block is named by the module it follows.
+    network, block, pairwise, mode: names; the block is named by the module it follows, and by
+        nothing where there is none, as in NL-means.
     awake: False while the block's output is exactly its input, so that the map is without effect.
     exact: whether centres follow from the network's strides and paddings; if not, the cells are
         taken to divide the clip evenly.

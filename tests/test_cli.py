@@ -784,6 +784,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "stream",
         "predict-many",
         "attend",
+        "serve",
+        "denoise",
         "show",
     ]
     names += ["cost", "recipes", "weights", "convert"]

@@ -301,7 +301,8 @@ def _fresh_form() -> Iterator[None]:
 def test_without_numba_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     with_it = interface.relu_sum(*draw(1, 9, 8, 3)[:3], 1.0)
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "nonlocalnet.kernels.relu_sum_numba", raising=False)
+    for name in ("relu_sum_numba", "numba_form"):
+        monkeypatch.delitem(sys.modules, f"nonlocalnet.kernels.{name}", raising=False)
     interface.relu_sum_form.cache_clear()
     assert interface.relu_sum_form("cpu").__name__.endswith("relu_sum_torch")
     torch.testing.assert_close(interface.relu_sum(*draw(1, 9, 8, 3)[:3], 1.0), with_it)
@@ -314,7 +315,7 @@ def test_without_numba_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_compiler_with_nowhere_to_keep_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
-    from nonlocalnet.kernels import relu_sum_numba
+    from nonlocalnet.kernels import numba_form
 
     compiler, asked = numba.njit, []
 
@@ -325,7 +326,7 @@ def test_a_compiler_with_nowhere_to_keep_its_code(monkeypatch: pytest.MonkeyPatc
         return compiler(**options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert relu_sum_numba._compiled()(lambda x: x + 1)(2) == 3
+    assert numba_form.compiled()(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
 
 

@@ -6,18 +6,14 @@ writes a row where it passes a query: every number is read once and written once
 
 from __future__ import annotations
 
-import functools
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from .numba_form import compiled, pool
 from .precision import sums_in
 
 CHANNELS_PER_WALK = 256  # at most: S and G take 4 kB and stay in the first cache
@@ -94,36 +90,14 @@ def _run(
         for i, first in enumerate(firsts)
     ]
     if threads > 1 and len(jobs) > 1:
-        list(_pool(os.getpid(), threads).map(lambda job: _walk(*job), jobs))
+        list(pool(os.getpid(), threads).map(lambda job: _walk(*job), jobs))
     else:
         for job in jobs:
             _walk(*job)
     return dots.sum(0)
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of our own: two callers at a time end a program that uses Numba's.
-
-    process: the caller's, since the threads of a pool stay behind at a fork.
-    """
-    return ThreadPoolExecutor(threads, thread_name_prefix="relu_sum")
-
-
-def _compiled(*allowed: str) -> Callable[[Any], Any]:
-    """Numba's compiler; nothing but what is named may change the order of operations."""
-    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", *allowed}}
-
-    def compile_later(function: Any) -> Any:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # there is no place to keep what was compiled
-            return numba.njit(**options)(function)
-
-    return compile_later
-
-
-@_compiled("reassoc")  # a sum in float64, in as many parts as the processor has lanes
+@compiled("reassoc")  # a sum in float64, in as many parts as the processor has lanes
 def _dot(x, y):  # type: ignore[no-untyped-def]
     total = 0.0
     for c in range(x.shape[0]):
@@ -131,7 +105,7 @@ def _dot(x, y):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled()
+@compiled()
 def _walk(  # type: ignore[no-untyped-def]
     a, a_rows, t, t_rows, g, first, last, relu, factor, out, other, dots
 ):

@@ -107,6 +107,8 @@ def facts_of(sight: Sight, whole: bool = True) -> tuple[str, ...]:
     look = sight.look
     mode = "" if look.mode == "spacetime" else f", in {look.mode} only"
     name = f"non-local block after {look.block}: {look.pairwise}{mode}"
+    if not look.block:  # no network's
+        name = f"{look.pairwise}{mode}"
     facts = [f"{look.network}, {name}" if whole else name]
     if not look.awake:
         facts.append(UNTRAINED)

@@ -1,0 +1,174 @@
+"""The command that takes noise away."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from .denoise import Options, Sigma
+from .errors import UserError
+from .flags import Out, UsageError, check_output
+from .terminal import progress_bar, say
+
+if TYPE_CHECKING:
+    from .restoration import Restored, Wish
+
+PLACE = re.compile(r"(?:(\d+\.?\d*|\.\d+)s?:)?(\d{1,6}),(\d{1,6})")
+
+
+def denoise(
+    source: Positional[Path],
+    out: Out,
+    options: Options,
+    sigma: str = "auto",
+    h: float | None = None,
+    reference: Path | None = None,
+    picture: Path | None = None,
+    show_weights: str | None = None,
+) -> int:
+    """NL-means on an image, a video, or a folder of them: the non-local operation on patches.
+
+    A video is read once, in bounded memory; its times and its sound stay. Exits with 1 if a file of
+    a folder could not be read; the others are written all the same.
+
+    Args:
+        source: An image, a video, or a folder.
+        out: The file to write; of a folder, the folder.
+        options: How it is done.
+        sigma: The noise, in levels of the file (0 to 255 in most); auto estimates it.
+        h: How unlike patches may be, in the same levels; None follows from sigma.
+        reference: The image, or of a video its middle frame, without noise: tells PSNR and SSIM.
+        picture: A .png of before, after and what was taken away.
+        show_weights: X,Y in pixels: write a picture of what that pixel is made of instead; of a
+            video SECONDS:X,Y.
+    """
+    wish = _wish(sigma, h, options)
+    check_output("--picture", picture, ".png")
+    if source.is_dir():
+        if reference or picture or show_weights:
+            raise UsageError("--reference, --picture and --show-weights are of one file, no folder")
+        return _folder(source, out, wish)
+    if not source.exists():
+        raise UserError(f"{source} is not there; expected an image, a video or a folder of them")
+    if show_weights is not None:
+        return _weights(source, out, wish, show_weights)
+    done = _restore(source, out, wish)
+    _told(done)
+    if reference or picture:
+        _compare(done, source, reference, picture)
+    return 0
+
+
+def _wish(sigma: str, h: float | None, options: Options) -> Wish:
+    from .restoration import Wish
+
+    try:
+        level: Sigma = "auto" if sigma == "auto" else float(sigma)
+    except ValueError:
+        raise UsageError(f"--sigma is a number or auto; it came as {sigma!r}") from None
+    if level != "auto" and not 0 <= level < float("inf"):
+        raise UsageError(f"--sigma is 0 or above; it came as {sigma}")
+    if h is not None and not 0 < h < float("inf"):
+        raise UsageError(f"--h is above 0; it came as {h:g}")
+    return Wish(level, h, options)
+
+
+def _restore(source: Path, out: Path, wish: Wish) -> Restored:
+    from .restoration import IMAGES, LOSSLESS, is_image, restore_image, restore_video
+    from .video_writing import WRITABLE
+
+    if is_image(source):
+        endings = sorted(LOSSLESS) if out.suffix.lower() not in IMAGES else [out.suffix.lower()]
+    else:
+        endings = list(WRITABLE)
+    check_output("--out", out, *endings)
+    if out.exists() and out.samefile(source):
+        raise UserError(f"{out} is what this is made from; give what is written another name")
+    if is_image(source):
+        return restore_image(source, out, wish)
+    with progress_bar("denoising") as progress:
+        return restore_video(source, out, wish, progress)
+
+
+def _told(done: Restored) -> None:
+    frames = f"{done.frames:,} frames, " if done.frames > 1 else ""
+    say(f"{frames}sigma {done.sigma:.3g}, h {done.h:.3g}; written: {done.path}")
+
+
+def _folder(folder: Path, out: Path, wish: Wish) -> int:
+    from .restoration import find_files, place_of
+
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out of a folder is a folder; {out} is none")
+    files = find_files(folder)
+    broken = 0
+    for path in files:
+        try:
+            _told(_restore(path, place_of(path, out / path.relative_to(folder)), wish))
+        except UserError as error:
+            broken += 1
+            say(str(error))
+    return int(broken > 0)
+
+
+def _compare(done: Restored, source: Path, reference: Path | None, picture: Path | None) -> None:
+    """PSNR and SSIM, and the picture of before and after."""
+    from .restoration import read_image, white_of
+
+    white = white_of(done.before)
+    names, clean = {"before": "before", "after": "after"}, None
+    if reference is not None:
+        from .noise import likeness  # needs scikit-image
+
+        clean, _ = read_image(reference)
+        if clean.shape != done.before.shape or clean.dtype != done.before.dtype:
+            raise UserError(
+                f"{reference} has {clean.shape} pixels of {clean.dtype}, and {source}"
+                f" {done.before.shape} of {done.before.dtype}; a reference is of the same kind"
+            )
+        for name, pixels in (("before", done.before), ("after", done.after)):
+            psnr, ssim = likeness(pixels, clean, white)
+            names[name] = f"{name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}"
+            say(names[name])
+    if picture is None:
+        return
+    from .files import replacing
+    from .picture.restored import SPAN, draw_restored, method_noise, shown
+
+    panels = [
+        (names["before"], shown(done.before, white)),
+        (names["after"], shown(done.after, white)),
+    ]
+    if clean is not None:
+        panels.append(("reference", shown(clean, white)))
+    noise = f"method noise, before − after; black to white is ±{SPAN:g} sigma"
+    panels.append((noise, method_noise(done.before, done.after, done.sigma)))
+    words = [f"sigma {done.sigma:.3g}", f"h {done.h:.3g}"]
+    with replacing(picture) as unfinished:
+        unfinished.write_bytes(draw_restored(f"NL-means of {source.name}", panels, words))
+    say(f"picture: {picture}")
+
+
+def _weights(source: Path, out: Path, wish: Wish, place: str) -> int:
+    match = PLACE.fullmatch(place.replace(" ", ""))
+    if match is None:
+        raise UsageError(
+            "--show-weights is X,Y in pixels from the top left, such as 120,80, or SECONDS:X,Y of a"
+            f" video; it came as {place!r}"
+        )
+    check_output("--out", out, ".png")
+    from .picture import draw
+    from .restoration import is_image, sight_in_image, sight_in_video
+
+    seconds, x, y = match.groups()
+    if is_image(source):
+        sight = sight_in_image(source, wish, int(x), int(y))
+    else:
+        sight = sight_in_video(source, wish, float(seconds or 0), int(x), int(y))
+    draw([sight], out)
+    say(", ".join(sight.look.words()))
+    say(f"picture: {out}")
+    return 0
