@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -13,11 +13,6 @@ from .flags import UsageError, check_output, find_own, find_trained
 from .look import View
 from .machine import Device
 from .terminal import progress_bar, say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .look import Sight
 
 
 def attend(
@@ -54,6 +49,7 @@ def attend(
     check_output("--out", out, ".png", ".mp4")
     check_output("--html", html, ".html", ".htm")
     from .explorer import explorer_page
+    from .picture import draw, draw_blocks, draw_film
     from .sight import attend_video, parse_position
 
     try:
@@ -69,7 +65,11 @@ def attend(
     view: View = "column" if columns else "row"
     sights = attend_video(model, video, places, block, top, 1 if film else count, view)
     out = out or (run if run.is_dir() else run.parent) / "attention.png"
-    _draw(sights, out, block == "all")
+    if film:
+        with progress_bar("drawing") as progress:
+            draw_film(sights[0], out, progress)
+    else:
+        (draw_blocks if block == "all" else draw)(sights, out)
     for sight in sights:
         name = f"{sight.look.block}: " if block == "all" else ""
         say(name + ", ".join(sight.look.words()))
@@ -83,15 +83,3 @@ def attend(
         write_text(html, page)
         say(f"explorer: {html} ({len(page) / 1e6:.1f} MB)")
     return 0
-
-
-def _draw(sights: Sequence[Sight], out: Path, small: bool) -> None:
-    from .picture import draw, draw_blocks, draw_film
-
-    if out.suffix == ".mp4":
-        with progress_bar("drawing") as progress:
-            draw_film(sights[0], out, progress)
-    elif small:
-        draw_blocks(sights, out)
-    else:
-        draw(sights, out)

@@ -176,7 +176,9 @@ def test_half_precision() -> None:
     shape = (3, 8, 64, 64)
     full, half = (cost(model, shape, batch=8, dtype=t)[-1] for t in (torch.float32, torch.bfloat16))
     assert half.multiply_adds == full.multiply_adds
-    assert half.peak == pytest.approx(full.peak / 2, rel=0.1)
+    # torch's convolutions in bfloat16 take more on a CPU without instructions for it
+    copies = 0.0 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 0.15
+    assert half.peak == pytest.approx((1 + copies) * full.peak / 2, rel=0.1)
     full, mixed = (
         cost(model, shape, batch=8, dtype=t, train=True)[-1]
         for t in (torch.float32, torch.bfloat16)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -87,3 +92,41 @@ def test_the_grid_passes_over_what_has_no_kernel() -> None:
     assert grid_of([]) == ((1.0, 0.0),) * 3
     with pytest.raises(TypeError, match="'same'"):
         grid_of([Conv3d(3, 4, 3, padding="same")])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2), (1, 2, 1)])
+def test_few_channels_with_a_stride(channels: int, stride: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    layer = Conv3d(channels, 6, 1, stride=stride)
+    plain = nn.Conv3d(channels, 6, 1, stride=stride).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, channels, 4, 7, 6).contiguous(memory_format=torch.channels_last_3d)
+    mine, theirs = x.requires_grad_(), x.detach().double().requires_grad_()
+    y, wanted = layer(mine), plain(theirs)
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-5, atol=1e-6)
+    y.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer.weight.grad.double(), plain.weight.grad, rtol=1e-5, atol=1e-4)
+
+
+CHECKED = Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
+NARROW = """
+import torch
+from nonlocalnet.layers import Conv3d
+torch.set_num_threads(1)
+for channels in (1, 2, 3, 4):
+    for batch in (2, 5):
+        x = torch.randn(batch, channels, 2, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+        Conv3d(channels, 8, 1, stride=(1, 2, 2))(x.requires_grad_()).sum().backward()
+"""
+
+
+@pytest.mark.skipif(not CHECKED.exists(), reason="needs glibc's checks of the heap")
+def test_no_gradient_writes_beyond_its_memory() -> None:
+    """As torch's own did for these layers: later, anything might be broken."""
+    checks = {"LD_PRELOAD": str(CHECKED), "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    command = [sys.executable, "-c", NARROW]
+    done = subprocess.run(command, env={**os.environ, **checks}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -92,7 +92,8 @@ def test_places_keep_their_order_and_their_clips(video: Path) -> None:
     for place, sight in zip(places, together, strict=True):
         (alone,) = attend_video(model, video, [place], top=3)
         assert torch.equal(alone.frames, sight.frames)
-        assert torch.equal(alone.look.weights, sight.look.weights)
+        # rows of several queries are one product, which may round in another way
+        torch.testing.assert_close(alone.look.weights, sight.look.weights, rtol=1e-5, atol=1e-7)
         assert alone.look.query == sight.look.query
         assert len(sight.look.keys) == 3
     assert together[0].frames is together[2].frames
