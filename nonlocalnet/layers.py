@@ -17,7 +17,7 @@ from torch import Tensor, nn
 Triple = tuple[int, int, int]
 Grid = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 BackboneNorm = Literal["batch", "affine"]
-NARROW = 4  # channels
+NARROW = 8  # channels
 
 
 def to_frames(x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Conv3d(nn.Conv3d):
         st, sh, sw = self.stride
         pt, ph, pw = self.padding
         if t == 1 and pt == 0:
-            if x.shape[1] <= NARROW and (h, w) == (1, 1) != (sh, sw) and (ph, pw) == (0, 0):
+            if x.shape[1] < NARROW and (h, w) == (1, 1) != (sh, sw) and (ph, pw) == (0, 0):
                 # The same pixels taken first. In torch 2.15 the weights' gradient of such a strided
                 # convolution over channels-last frames writes beyond its memory.
                 x = x[..., ::sh, ::sw].contiguous(memory_format=torch.channels_last_3d)

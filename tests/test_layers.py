@@ -94,7 +94,7 @@ def test_the_grid_passes_over_what_has_no_kernel() -> None:
         grid_of([Conv3d(3, 4, 3, padding="same")])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+@pytest.mark.parametrize("channels", [1, 4, 7, 9])
 @pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2), (1, 2, 1)])
 def test_few_channels_with_a_stride(channels: int, stride: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ NARROW = """
 import torch
 from nonlocalnet.layers import Conv3d
 torch.set_num_threads(1)
-for channels in (1, 2, 3, 4):
+for channels in range(1, 10):
     for batch in (2, 5):
         x = torch.randn(batch, channels, 2, 16, 16).contiguous(memory_format=torch.channels_last_3d)
         Conv3d(channels, 8, 1, stride=(1, 2, 2))(x.requires_grad_()).sum().backward()
