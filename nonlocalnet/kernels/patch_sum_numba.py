@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .numba_form import pool
-from .patch_sum_slab import LANES, SIDE, add_slab
+from .patch_sum_slab import BOX, LANES, SIDE, add_slab
 
-SLAB, SHARES = 128, 4  # rows of a picture at most, fewer if it has not so many slabs to share out
+SLAB, SHARES = 256, 4  # rows of a picture at most, fewer if it has not so many slabs to share out
 SPARE = 8  # columns that are computed, but not used, where the last ones make no whole four
 
 
@@ -72,10 +72,13 @@ def sums(
     dtype = np.float64 if x.dtype == torch.float64 else np.float32
     taps = np.array([*space, *[0.0] * (-len(space) % 4)], dtype)
     planes = np.repeat(np.array(times, dtype), channels)
-    numbers = taps, planes, dtype(scale / math.log(2)), dtype(shift / math.log(2))
+    box = len(space) >= BOX and len(set(space)) == 1  # then sums need no weights
+    if box:
+        scale = scale * space[0] ** 2
+    numbers = taps, planes, dtype(scale / math.log(2)), dtype(shift / math.log(2)), len(space), box
 
     def run(task: _Task) -> list[tuple[int, Tensor]]:
-        return _sums_of_slab(wide, task, reach, len(space), channels, largest, h, w, numbers)
+        return _sums_of_slab(wide, task, reach, channels, largest, h, w, numbers)
 
     threads = torch.get_num_threads()
     for k in range(0, len(tasks), 2 * threads):  # no more results than that wait to be added
@@ -94,7 +97,6 @@ def _sums_of_slab(
     wide: Tensor,
     task: _Task,
     reach: int,
-    patch: int,
     channels: int,
     largest: bool,
     h: int,
@@ -102,7 +104,7 @@ def _sums_of_slab(
     numbers: tuple[Any, ...],
 ) -> list[tuple[int, Tensor]]:
     """(frame, its part of the sums in strips) of both frames of a pair, which may be one."""
-    depth = len(numbers[1]) // channels
+    depth, patch = len(numbers[1]) // channels, numbers[4]
     strips = [
         _strips(wide[task.sample, :, t : t + depth], task, reach, patch)
         for t in (task.here, task.there)
@@ -113,7 +115,7 @@ def _sums_of_slab(
     add_slab(
         *(t.numpy() for t in (*strips, parts[0], parts[-1])),
         *numbers,
-        *(patch, channels, depth // 2 * channels, same, largest),
+        *(channels, depth // 2 * channels, same, largest),
         *(task.top, task.rows, task.strip, h, w, reach),
     )
     return list(zip((task.here, task.there)[: len(parts)], parts, strict=True))

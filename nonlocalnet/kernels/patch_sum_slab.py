@@ -1,4 +1,7 @@
-"""A slab of a picture for `patch_sum_numba`: from squared differences to D, C and M, compiled."""
+"""A slab of a picture for `patch_sum_numba`: from squared differences to D, C and M, compiled.
+
+Arrays are flat here, and a line of one is where it begins: slices would be counted, at a price.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import numpy as np
 
 from .numba_form import compiled
 
-LANES = 8
+LANES, FOUR = 8, 4
 ROWS, COLUMNS = 16, 64  # of strips, whose sums are formed together
+BOX = 5  # sides of patches from which on plain sums are quicker than weighed ones
 SIDE = 2  # columns beside the window: three offsets at a time reach so much further
 FLUSH = 1024  # offsets after which sums in float32 go to those in float64
 
@@ -26,6 +30,7 @@ ROUND = np.float32(1.5 * 2**23)  # added to a small number, it leaves no room fo
 LEAST = 100.0  # a weight is 2^-100 at least: nothing beside another, and never subnormal
 
 lines = compiled("nnan", "nsz")  # of numbers side by side
+U = np.uint64  # of places: what cannot be negative is not looked at from the end
 
 
 @lines
@@ -33,128 +38,166 @@ def _power(z):  # type: ignore[no-untyped-def]
     """2^-z for z from 0 to LEAST, in float32, by moving the exponent of 2^(what is left)."""
     rounded = z + ROUND
     x = (rounded - ROUND) - z
-    y = ((((C5 * x + C4) * x + C3) * x + C2) * x + C1) * x + C0
+    x2 = x * x  # in pairs, which wait for each other less
+    y = (C0 + C1 * x) + x2 * ((C2 + C3 * x) + x2 * (C4 + C5 * x))
     steps = np.int32(np.float32(rounded).view(np.int32) << np.int32(23))
     return np.int32(np.float32(y).view(np.int32) - steps).view(np.float32)
 
 
 @lines
-def _weigh(w, n, scale, shift):  # type: ignore[no-untyped-def]
+def _weigh(w, j, n, scale, shift):  # type: ignore[no-untyped-def]
+    j = U(j)
+    for c in range(U(n)):
+        w[j + c] = _power(min(max(w[j + c] * scale - shift, np.float32(0)), np.float32(LEAST)))
+
+
+@lines
+def _weigh_double(w, j, n, scale, shift):  # type: ignore[no-untyped-def]
+    j = U(j)
+    for c in range(U(n)):
+        w[j + c] = 2.0 ** -min(max(w[j + c] * scale - shift, 0.0), LEAST)
+
+
+@lines
+def _differ(e, i, a, j, b, k, n, g, more):  # type: ignore[no-untyped-def]
+    i, j, k = U(i), U(j), U(k)
+    for c in range(U(n)):
+        d = a[j + c] - b[k + c]
+        e[i + c] = g * d * d + (e[i + c] if more else 0)
+
+
+@lines
+def _add_four(u, i, step, w, j, n, g, k):  # type: ignore[no-untyped-def]
+    """Four of the lines of a weighed sum, a `step` apart; w is begun anew where k is 0."""
+    a, b, d, e, j = U(i), U(i + step), U(i + 2 * step), U(i + 3 * step), U(j)
+    g0, g1, g2, g3 = g[k], g[k + 1], g[k + 2], g[k + 3]
+    for c in range(U(n)):
+        x = (g0 * u[a + c] + g1 * u[b + c]) + (g2 * u[d + c] + g3 * u[e + c])
+        w[j + c] = x + (w[j + c] if k else 0)
+
+
+@lines
+def _down_box(e, i, line, u, n, patch):  # type: ignore[no-untyped-def]
+    """Four lines of plain sums of five or more: what all four share is added once."""
+    n, l1, l2, l3 = U(n), U(line), U(2 * line), U(3 * line)
+    a0, a1, a2 = U(i), U(i + line), U(i + 2 * line)
+    i += patch * line
+    b0, b1, b2 = U(i), U(i + line), U(i + 2 * line)
+    x, y = U(a2 + l1), U(a2 + l2)
     for c in range(n):
-        w[c] = _power(min(max(w[c] * scale - shift, np.float32(0)), np.float32(LEAST)))
-
-
-@lines
-def _weigh_double(w, n, scale, shift):  # type: ignore[no-untyped-def]
+        u[l3 + c] = e[x + c] + e[y + c]
+    for _ in range(5, patch, 2):
+        x, y = U(x + l2), U(y + l2)
+        for c in range(n):
+            u[l3 + c] += e[x + c] + e[y + c]
     for c in range(n):
-        w[c] = 2.0 ** -min(max(w[c] * scale - shift, 0.0), LEAST)
+        shared, above, below = u[l3 + c], e[a1 + c] + e[a2 + c], e[b0 + c] + e[b1 + c]
+        u[c] = shared + (e[a0 + c] + above)
+        u[l1 + c] = shared + (above + e[b0 + c])
+        u[l2 + c] = shared + (e[a2 + c] + below)
+        u[l3 + c] = shared + (below + e[b2 + c])
 
 
 @lines
-def _differ(e, a, b, n, g, more):  # type: ignore[no-untyped-def]
-    if more:
+def _across_box(u, i, s, line, w, j, n, patch):  # type: ignore[no-untyped-def]
+    """Plain sums of five or more. s: the sums of two, and a line of the first of them."""
+    x, y, z = U((patch - 5) * LANES), U((patch - 3) * LANES), U(i + (patch - 1) * LANES)
+    a, b, j, next_, n = U(i), U(i + LANES), U(j), U(line), U(n)
+    for c in range(U(n + y)):
+        s[c] = u[a + c] + u[b + c]
+    first = U(0) if patch == 7 else next_  # of five it stays zero
+    if patch > 7:
+        k = U(2 * LANES)
         for c in range(n):
-            d = a[c] - b[c]
-            e[c] += g * d * d
-    else:
-        for c in range(n):
-            d = a[c] - b[c]
-            e[c] = g * d * d
-
-
-@lines
-def _down(e, i, u, v, n, taps):  # type: ignore[no-untyped-def]
-    """Rows i and i + 1 of the sums of patches down, four taps at a time."""
-    g0, g1, g2, g3 = taps[0], taps[1], taps[2], taps[3]
+            s[next_ + c] = s[c] + s[k + c]
+        for m in range(4 * LANES, (patch - 5) * LANES, 2 * LANES):
+            k = U(m)
+            for c in range(n):
+                s[next_ + c] += s[k + c]
     for c in range(n):
-        x1, x2, x3 = e[i + 1, c], e[i + 2, c], e[i + 3, c]
-        u[c] = (g0 * e[i, c] + g1 * x1) + (g2 * x2 + g3 * x3)
-        v[c] = (g0 * x1 + g1 * x2) + (g2 * x3 + g3 * e[i + 4, c])
-    for k in range(4, len(taps), 4):
-        g0, g1, g2, g3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-        j = i + k
-        for c in range(n):
-            x1, x2, x3 = e[j + 1, c], e[j + 2, c], e[j + 3, c]
-            u[c] += (g0 * e[j, c] + g1 * x1) + (g2 * x2 + g3 * x3)
-            v[c] += (g0 * x1 + g1 * x2) + (g2 * x3 + g3 * e[j + 4, c])
+        w[j + c] = (s[first + c] + s[x + c]) + (s[y + c] + u[z + c])
 
 
 @lines
-def _across(u, w, n, taps):  # type: ignore[no-untyped-def]
-    g0, g1, g2, g3 = taps[0], taps[1], taps[2], taps[3]
-    for c in range(n):
-        w[c] = (g0 * u[c] + g1 * u[c + 8]) + (g2 * u[c + 16] + g3 * u[c + 24])
-    for k in range(4, len(taps), 4):
-        g0, g1, g2, g3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-        on = u[k * LANES :]
-        for c in range(n):
-            w[c] += (g0 * on[c] + g1 * on[c + 8]) + (g2 * on[c + 16] + g3 * on[c + 24])
+def _add(w, i, gap, own, p, others, q, step, total, d, k, n, count):  # type: ignore[no-untyped-def]
+    """What three weights, a `gap` apart, add to D, and to C if they `count`."""
+    w0, w1, w2 = U(i), U(i + gap), U(i + 2 * gap)
+    q0, q1, q2 = U(q), U(q + step), U(q + 2 * step)
+    p, d, k = U(p), U(d), U(k)
+    for c in range(U(n)):
+        x, a, b, e = own[p + c], w[w0 + c], w[w1 + c], w[w2 + c]
+        y0, y1, y2 = others[q0 + c], others[q1 + c], others[q2 + c]
+        total[d + c] += (a * (y0 - x) + b * (y1 - x)) + e * (y2 - x)
+        if count:
+            total[k + c] += (a + b) + e
 
 
 @lines
-def _gain(w, i, here, there, d, total, n, count):  # type: ignore[no-untyped-def]
-    """Three offsets' parts of D, and of C if they `count`, for pixels `here`.
-
-    The rows of w stand two columns further on.
-    """
-    if count:
-        for c in range(n):
-            x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
-            d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
-            total[c] += (a + b) + e
-    else:
-        for c in range(n):
-            x, a, b, e = here[c], w[0, i, c + 16], w[1, i, c + 16], w[2, i, c + 16]
-            d[c] += (a * (there[c] - x) + b * (there[c + 8] - x)) + e * (there[c + 16] - x)
+def _most(w, i, gap, m, k, n):  # type: ignore[no-untyped-def]
+    w0, w1, w2, k = U(i), U(i + gap), U(i + 2 * gap), U(k)
+    for c in range(U(n)):
+        m[k + c] = max(m[k + c], max(max(w[w0 + c], w[w1 + c]), w[w2 + c]))
 
 
 @lines
-def _lose(w, i, here, there, d, total, n, count):  # type: ignore[no-untyped-def]
-    """The same for pixels `there`: each is met by three pixels, one column apart."""
-    if count:
-        for c in range(n):
-            x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
-            d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
-            total[c] += (a + b) + e
-    else:
-        for c in range(n):
-            x, a, b, e = there[c], w[0, i, c + 16], w[1, i, c + 8], w[2, i, c]
-            d[c] += (a * (here[c + 16] - x) + b * (here[c + 8] - x)) + e * (here[c] - x)
-
-
-@lines
-def _most(w, i, m, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
-        m[k] = max(m[k], max(max(w[0, i, k + 16], w[1, i, k + 16]), w[2, i, k + 16]))
-
-
-@lines
-def _most_there(w, i, m, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
-        m[k] = max(m[k], max(max(w[0, i, k + 16], w[1, i, k + 8]), w[2, i, k]))
-
-
-@lines
-def _move(total, part, n, most):  # type: ignore[no-untyped-def]
+def _move(total, i, part, j, n, most):  # type: ignore[no-untyped-def]
     """Sums to those in float64."""
-    if most:
-        for c in range(n):
-            total[c] = max(total[c], part[c])
-            part[c] = 0
-    else:
-        for c in range(n):
-            total[c] += part[c]
-            part[c] = 0
+    i, j = U(i), U(j)
+    for c in range(U(n)):
+        a, b = total[i + c], part[j + c]
+        total[i + c] = max(a, b) if most else a + b
+        part[j + c] = 0
 
 
 @lines
-def _clear(w, strip, first, before, after):  # type: ignore[no-untyped-def]
+def _clear(w, i, n):  # type: ignore[no-untyped-def]
+    i = U(i)
+    for c in range(U(n)):
+        w[i + c] = 0
+
+
+@lines
+def _clear_lanes(w, i, n, strip, first, before, after):  # type: ignore[no-untyped-def]
     """No weight where a strip, whose rows stand at `first` and on, leaves the slab or picture."""
     for lane in range(LANES):
         y = lane * strip + first
         if y < before or y >= after:
-            for c in range(lane, w.shape[0], LANES):
+            for c in range(i + lane, i + n, LANES):
                 w[c] = 0
+
+
+@lines
+def _weigh_rows(  # type: ignore[no-untyped-def]
+    f, j, wide, scratch, line, here, a, there, b, plane, row, n, length, taps, planes, how
+):
+    """n lines of weights of one offset, j and on, of patches that begin at a `here`, b `there`."""
+    e, u, s = scratch
+    scale, shift, patch, box = how
+    ready, seen = 0, length + len(taps) * LANES
+    for i in range(0, n, FOUR):
+        needed = min(i + FOUR, n) + patch - 1
+        for r in range(ready, needed):
+            for k in range(len(planes)):
+                at = k * plane + r * row
+                _differ(e, r * line, here, a + at, there, b + at, seen, planes[k], k > 0)
+        ready = needed
+        if box:
+            _down_box(e, i * line, line, u, seen, patch)
+        else:
+            for r in range(FOUR):
+                for k in range(0, len(taps), FOUR):
+                    _add_four(e, (i + r + k) * line, line, u, r * line, seen, taps, k)
+        for r in range(min(FOUR, n - i)):
+            at = j + (i + r) * wide
+            if box:
+                _across_box(u, r * line, s, line, f, at, length, patch)
+            else:
+                for k in range(0, len(taps), FOUR):
+                    _add_four(u, r * line + k * LANES, LANES, f, at, length, taps, k)
+            if f.itemsize == 8:
+                _weigh_double(f, at, length, scale, shift)
+            else:
+                _weigh(f, at, length, scale, shift)
 
 
 @lines
@@ -168,6 +211,7 @@ def add_slab(  # type: ignore[no-untyped-def]
     scale,
     shift,
     patch,
+    box,
     channels,
     middle,
     same,
@@ -184,93 +228,76 @@ def add_slab(  # type: ignore[no-untyped-def]
     here, there: (pt C, rows, columns LANES). gained, lost: (C + 1, or 2 with M, rows, columns
     LANES). The first row of both stands `reach` rows above the slab, and with it its patch.
     """
-    half, kinds = patch // 2, gained.shape[0]
-    most, pad = min(COLUMNS, (w + 3) // 4 * 4), taps.shape[0]
-    e = np.zeros((ROWS + pad + 1, (most + pad) * LANES), here.dtype)
-    u = np.zeros((2, (most + pad) * LANES), here.dtype)
-    f = np.zeros((3, ROWS, (most + 2 * SIDE) * LANES), here.dtype)
-    near = np.zeros((kinds, ROWS, most * LANES), here.dtype)
-    far = np.zeros((kinds, ROWS + 2 * reach, (most + 2 * reach + SIDE) * LANES), here.dtype)
-    edge = reach + SIDE
-    for y in range(0, strip, ROWS):
-        n = min(ROWS, strip - y)
+    half, kinds, row = patch // 2, gained.shape[0], here.shape[2]
+    plane, sums = here.shape[1] * row, gained.shape[1] * row
+    x, y, won, given = here.ravel(), there.ravel(), gained.ravel(), lost.ravel()
+    most, tall, side = min(COLUMNS, (w + 3) // 4 * 4), ROWS + 2 * reach, SIDE * LANES
+    # lines of squares, of weights, of sums here and there, and from kind to kind of these
+    line, wide = (most + len(taps)) * LANES, most * LANES + 2 * side
+    near, far = most * LANES, (most + 2 * reach) * LANES + side
+    near_kind, far_kind = ROWS * near, tall * far
+    e = np.zeros((ROWS + len(taps) + FOUR) * line, here.dtype)
+    u, s = np.zeros(FOUR * line, here.dtype), np.zeros(2 * line, here.dtype)
+    f = np.zeros(3 * ROWS * wide, here.dtype)
+    mine, theirs = np.zeros(kinds * near_kind, here.dtype), np.zeros(kinds * far_kind, here.dtype)
+    how, scratch = (scale, shift, patch, box), (e, u, s)
+    gap, last = ROWS * wide, channels + 1
+    for up in range(0, strip, ROWS):
+        n = min(ROWS, strip - up)
         for left in range(0, w, COLUMNS):
-            wide = (min(COLUMNS, w - left) + 3) // 4 * 4
-            size, taken = wide * LANES, 0
+            across = (min(COLUMNS, w - left) + 3) // 4 * 4
+            size, taken = across * LANES, 0
+            a = (reach + up) * row + (reach + left) * LANES + side
             for dy in range(0 if same else -reach, reach + 1):
+                before, after = -top - dy, min(rows, h - top - dy)
                 for d in range(1 if same and dy == 0 else -reach, reach + 1, 3):
+                    b = a + dy * row + d * LANES
                     for q in range(3):
-                        dx = d + q
+                        at, dx = q * gap + side, d + q
                         if dx > reach:
-                            f[q] = 0
+                            for i in range(n):
+                                _clear(f, at + i * wide, size + side)
                             continue
-                        for i in range(n + patch - 1):
-                            a, b = reach + y + i, (edge + left) * LANES
-                            for k in range(planes.shape[0]):
-                                _differ(
-                                    e[i],
-                                    here[k, a, b:],
-                                    there[k, a + dy, b + dx * LANES :],
-                                    size + pad * LANES,
-                                    planes[k],
-                                    k > 0,
-                                )
-                        low, high = -dx - left, w - max(dx, 0) - left
+                        to = b + q * LANES
+                        _weigh_rows(
+                            *(f, at, wide, scratch, line, x, a, y, to, plane, row),
+                            *(n, size, taps, planes, how),
+                        )
+                        low = min(max(-dx - left, 0), across) * LANES
+                        high = min(max(w - max(dx, 0) - left, 0), across) * LANES
                         for i in range(n):
-                            if i % 2 == 0:
-                                _down(e, i, u[0], u[1], size + pad * LANES, taps)
-                            line = f[q, i, SIDE * LANES :]
-                            _across(u[i % 2], line, size, taps)
-                            if here.itemsize == 8:
-                                _weigh_double(line, size, scale, shift)
-                            else:
-                                _weigh(line, size, scale, shift)
-                            line[: min(max(low, 0), wide) * LANES] = 0
-                            line[min(max(high, 0), wide) * LANES :] = 0
-                            before, after = -top - dy, min(rows, h - top - dy)
-                            if y + i < before or (LANES - 1) * strip + y + i >= after:
-                                _clear(line, strip, y + i, before, after)
-                    b = edge + left + half
+                            _clear(f, at, low)
+                            _clear(f, at + high, size + side - high)
+                            if up + i < before or (LANES - 1) * strip + up + i >= after:
+                                _clear_lanes(f, at, size, strip, up + i, before, after)
+                            at += wide
                     for i in range(n):
-                        a, j = reach + y + i + half, i + dy + reach
-                        c = (reach + d) * LANES
+                        at = i * wide + side
+                        own, to = i * near, (i + dy + reach) * far + (reach + d) * LANES
                         for k in range(channels):
-                            m = middle + k
-                            _gain(
-                                f,
-                                i,
-                                here[m, a, b * LANES :],
-                                there[m, a + dy, (b + d) * LANES :],
-                                near[k, i],
-                                near[channels, i],
-                                size,
-                                k == 0,
+                            m = (middle + k) * plane + (i + half) * row + half * LANES
+                            _add(
+                                *(f, at, gap, x, a + m, y, b + m, LANES, mine),
+                                *(own + k * near_kind, own + channels * near_kind, size, k == 0),
                             )
-                            _lose(
-                                f,
-                                i,
-                                here[m, a, (b - SIDE) * LANES :],
-                                there[m, a + dy, (b + d) * LANES :],
-                                far[k, j, c:],
-                                far[channels, j, c:],
-                                size + SIDE * LANES,
-                                k == 0,
+                            # one pixel there is met by three here, of columns that go down
+                            _add(
+                                *(f, at, gap - LANES, y, b + m, x, a + m, -LANES, theirs),
+                                *(to + k * far_kind, to + channels * far_kind, size + side, k == 0),
                             )
                         if largest:
-                            _most(f, i, near[channels + 1, i], size)
-                            _most_there(f, i, far[channels + 1, j, c:], size + SIDE * LANES)
+                            _most(f, at, gap, mine, own + last * near_kind, size)
+                            _most(f, at, gap - LANES, theirs, to + last * far_kind, size + side)
                     taken += 3
                     if taken > FLUSH or (dy == reach and d + 3 > reach):
                         taken = 0
                         for k in range(kinds):
                             for i in range(n):
-                                total = gained[k, reach + y + i, (edge + left) * LANES :]
-                                _move(total, near[k, i], size, k > channels)
+                                own = k * near_kind + i * near
+                                _move(won, k * sums + a + i * row, mine, own, size, k > channels)
+                            b = k * sums + up * row + left * LANES + side
                             for i in range(n + 2 * reach):
-                                total = lost[k, y + i, (left + SIDE) * LANES :]
+                                to = k * far_kind + i * far
                                 _move(
-                                    total,
-                                    far[k, i],
-                                    size + (2 * reach + SIDE) * LANES,
-                                    k > channels,
+                                    given, b + i * row, theirs, to, size + far - near, k > channels
                                 )
