@@ -1,13 +1,12 @@
 """A data set written anew for quick reading: every video by `reencode`, and a list of them.
 
-It may be stopped or killed at any moment: a video is there whole or not at all, a journal says
+It may be stopped or killed at any moment: a video is there whole or not at all, a ledger says
 which ones are done, and the same call goes on. What has changed since is done anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ import torch
 
 from .children import end, start
 from .errors import UserError
+from .ledger import Ledger
 from .listings.own import columns_of, write_csv
 from .reading import end_with_parent
 from .reencoding import Form, Written, reencode
@@ -70,22 +70,23 @@ def prepare(
     _check(split, out, workers, seconds)
     targets = new_paths((*split.train, *split.val), split.root, out)
     found = Prepared(out / LIST)
-    journal = _Journal(out / JOURNAL)
+    ledger = Ledger(out / JOURNAL)
     good: dict[str, Written] = {}
 
     def tasks() -> Iterator[_Task]:
         for sample, target in targets.values():
-            task = _Task(sample, target, [_stamp(sample), *dataclasses.astuple(form)])
-            if (old := journal.get(task)) is not None:
+            stamp = [_stamp(sample), *dataclasses.astuple(form), str(target)]
+            task = _Task(sample, target, stamp)
+            if (old := _kept(ledger, task)) is not None:
                 found.kept += 1
                 good[_key(sample)] = old
             else:
                 yield task
 
-    with journal, closing(_each(tasks(), form, workers, seconds)) as results:
+    with ledger, closing(_each(tasks(), form, workers, seconds)) as results:
         for task, result in results:
             if isinstance(result, Written):
-                journal.add(task, result)
+                ledger.add(_key(task.sample), task.stamp, [*dataclasses.astuple(result)])
                 good[_key(task.sample)] = result
                 found.written += 1
             else:
@@ -141,6 +142,16 @@ def _key(sample: Sample) -> str:
     return f"{sample.path}|{sample.pictures}" if sample.pictures else sample.path
 
 
+def _kept(ledger: Ledger, task: _Task) -> Written | None:
+    """What was written, if the old file and the new are as they were then."""
+    found = ledger.get(_key(task.sample), task.stamp)
+    try:
+        written = Written(*found or ())
+        return written if task.target.stat().st_size == written.bytes else None
+    except (OSError, TypeError):
+        return None
+
+
 def _stamp(sample: Sample) -> list[int]:
     """Size and time of the last change, so that a changed file is seen; of an address nothing."""
     path = sample.path.rpartition("/")[0] if sample.pictures else sample.path
@@ -149,48 +160,6 @@ def _stamp(sample: Sample) -> list[int]:
     except (OSError, ValueError):
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
-
-
-class _Journal:
-    """Which files are done: a line of JSON each; a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self._done: dict[str, tuple[list[Any], Written]] = {}
-        try:
-            self._file = path.open("a+", encoding="utf-8")
-            self._file.seek(0)
-            for line in self._file:
-                self._read(line)
-            self._file.write("\n")  # after a line that was cut off
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-
-    def __enter__(self) -> _Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def get(self, task: _Task) -> Written | None:
-        """What was written, if the old file and the new are as they were then."""
-        stamp, written = self._done.get(_key(task.sample), ([], None))
-        try:
-            there = written is not None and task.target.stat().st_size == written.bytes
-        except OSError:
-            return None
-        return written if there and stamp == [*task.stamp, str(task.target)] else None
-
-    def add(self, task: _Task, written: Written) -> None:
-        values = [_key(task.sample), [*task.stamp, str(task.target)], *dataclasses.astuple(written)]
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-
-    def _read(self, line: str) -> None:
-        try:
-            key, stamp, *written = json.loads(line)
-            self._done[key] = stamp, Written(*written)
-        except (ValueError, TypeError):
-            return  # empty, or cut off
 
 
 def _each(

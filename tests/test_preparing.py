@@ -236,18 +236,19 @@ import os, sys
 from pathlib import Path
 from nonlocalnet import preparing
 from nonlocalnet.folders import read_folder
+from nonlocalnet.ledger import Ledger
 from nonlocalnet.reencoding import Form
-add, done = preparing._Journal.add, []
+add, done = Ledger.add, []
 
-def dying(self, task, written):
-    add(self, task, written)
-    done.append(task)
+def dying(self, key, stamp, found):
+    add(self, key, stamp, found)
+    done.append(key)
     if len(done) == 3:
         self._file.write('["cut')
         self._file.flush()
         os.kill(os.getpid(), 9)
 
-preparing._Journal.add = dying
+Ledger.add = dying
 preparing.prepare(read_folder(sys.argv[1]), Path(sys.argv[2]), Form(48, 6), 2)
 """
 
