@@ -23,7 +23,8 @@ from long_video import repeat
 from measure import keep
 
 from nonlocalnet.denoise import Options
-from nonlocalnet.restoration import Wish, restore_video
+from nonlocalnet.film_restoration import restore_video
+from nonlocalnet.restoration import Wish
 from nonlocalnet.video_writing import PictureWriter
 
 FPS, WIDTH, HEIGHT, NOISE = 10, 854, 480, 15.0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tyro.conf import Positional
 
 from .denoise import Options, Sigma
 from .errors import UserError
-from .flags import Out, UsageError, check_output
+from .files import check_place
+from .flags import Interrupted, Out, UsageError, best_device, check_output
+from .machine import Device
 from .terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from .restoration import Restored, Wish
+
+Result = TypeVar("Result")
 
 PLACE = re.compile(r"(?:(\d+\.?\d*|\.\d+)s?:)?(\d{1,6}),(\d{1,6})")
 
@@ -28,11 +33,13 @@ def denoise(
     reference: Path | None = None,
     picture: Path | None = None,
     show_weights: str | None = None,
+    device: Device | None = None,
 ) -> int:
     """NL-means on an image, a video, or a folder of them: the non-local operation on patches.
 
-    A video is read once, in bounded memory; its times and its sound stay. Exits with 1 if a file of
-    a folder could not be read; the others are written all the same.
+    A video is read once, in bounded memory; its times and its sound stay. Stopped or killed, the
+    same command goes on where it was, in a video too. Exits with 1 if a file of a folder could not
+    be read; the others are written all the same.
 
     Args:
         source: An image, a video, or a folder.
@@ -44,25 +51,33 @@ def denoise(
         picture: A .png of before, after and what was taken away.
         show_weights: X,Y in pixels: write a picture of what that pixel is made of instead; of a
             video SECONDS:X,Y.
+        device: Where it is computed; None is a CUDA GPU if there is one, else the CPU.
     """
-    wish = _wish(sigma, h, options)
+    wish = _wish(sigma, h, options, device)
     check_output("--picture", picture, ".png")
     if source.is_dir():
         if reference or picture or show_weights:
             raise UsageError("--reference, --picture and --show-weights are of one file, no folder")
-        return _folder(source, out, wish)
+        return _stoppable(lambda: _folder(source, out, wish))
     if not source.exists():
         raise UserError(f"{source} is not there; expected an image, a video or a folder of them")
     if show_weights is not None:
         return _weights(source, out, wish, show_weights)
-    done = _restore(source, out, wish)
+    done = _stoppable(lambda: _restore(source, out, wish))
     _told(done)
     if reference or picture:
         _compare(done, source, reference, picture)
     return 0
 
 
-def _wish(sigma: str, h: float | None, options: Options) -> Wish:
+def _stoppable(work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command goes on from here") from None
+
+
+def _wish(sigma: str, h: float | None, options: Options, device: Device | None) -> Wish:
     from .restoration import Wish
 
     try:
@@ -73,11 +88,13 @@ def _wish(sigma: str, h: float | None, options: Options) -> Wish:
         raise UsageError(f"--sigma is 0 or above; it came as {sigma}")
     if h is not None and not 0 < h < float("inf"):
         raise UsageError(f"--h is above 0; it came as {h:g}")
-    return Wish(level, h, options)
+    best = best_device(device)
+    return Wish(level, h, options, best if device or best == "cuda" else "cpu")
 
 
 def _restore(source: Path, out: Path, wish: Wish) -> Restored:
-    from .restoration import IMAGES, LOSSLESS, is_image, restore_image, restore_video
+    from .film_restoration import restore_video
+    from .restoration import IMAGES, LOSSLESS, is_image, restore_image
     from .video_writing import WRITABLE
 
     if is_image(source):
@@ -89,47 +106,67 @@ def _restore(source: Path, out: Path, wish: Wish) -> Restored:
         raise UserError(f"{out} is what this is made from; give what is written another name")
     if is_image(source):
         return restore_image(source, out, wish)
-    with progress_bar("denoising") as progress:
+    with progress_bar(f"denoising {source.name}") as progress:
         return restore_video(source, out, wish, progress)
 
 
 def _told(done: Restored) -> None:
     frames = f"{done.frames:,} frames, " if done.frames > 1 else ""
-    say(f"{frames}sigma {done.sigma:.3g}, h {done.h:.3g}; written: {done.path}")
+    damaged = f"{done.damaged:,} damaged, " if done.damaged else ""
+    say(f"{frames}{damaged}sigma {done.sigma:.3g}, h {done.h:.3g}; written: {done.path}")
 
 
 def _folder(folder: Path, out: Path, wish: Wish) -> int:
-    from .restoration import find_files, place_of
+    from .ledger import Ledger
+    from .restoration import LEDGER, find_files, place_of, stamp_of
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out of a folder is a folder; {out} is none")
+    if out.absolute().is_relative_to(folder.absolute()):
+        raise UserError(f"{out} lies in {folder}; name a folder outside of what is read")
     files = find_files(folder)
-    broken = 0
-    for path in files:
-        try:
-            _told(_restore(path, place_of(path, out / path.relative_to(folder)), wish))
-        except UserError as error:
-            broken += 1
-            say(str(error))
+    check_place(out / LEDGER)
+    broken = kept = 0
+    with Ledger(out / LEDGER) as ledger:
+        for path in files:
+            place = place_of(path, out / path.relative_to(folder))
+            key, stamp = str(place.relative_to(out)), stamp_of(path, wish)
+            if place.exists() and ledger.get(key, stamp) == [place.stat().st_size]:
+                kept += 1
+                continue
+            try:
+                _told(_restore(path, place, wish))
+            except UserError as error:
+                broken += 1
+                say(str(error))
+            else:
+                ledger.add(key, stamp, [place.stat().st_size])
+    were = f", {kept} were there already" if kept else ""
+    bad = f", {broken} could not be read" if broken else ""
+    say(f"{len(files) - kept - broken} files written{were}{bad}")
     return int(broken > 0)
 
 
 def _compare(done: Restored, source: Path, reference: Path | None, picture: Path | None) -> None:
     """PSNR and SSIM, and the picture of before and after."""
+    from .film_restoration import middle_of
     from .restoration import read_image, white_of
 
-    white = white_of(done.before)
+    before, after = done.before, done.after
+    if before is None or after is None:
+        before, after = middle_of(source, done.path)
+    white = white_of(before)
     names, clean = {"before": "before", "after": "after"}, None
     if reference is not None:
         from .noise import likeness  # needs scikit-image
 
-        clean, _ = read_image(reference)
-        if clean.shape != done.before.shape or clean.dtype != done.before.dtype:
+        clean = read_image(reference).pixels
+        if clean.shape != before.shape or clean.dtype != before.dtype:
             raise UserError(
                 f"{reference} has {clean.shape} pixels of {clean.dtype}, and {source}"
-                f" {done.before.shape} of {done.before.dtype}; a reference is of the same kind"
+                f" {before.shape} of {before.dtype}; a reference is of the same kind"
             )
-        for name, pixels in (("before", done.before), ("after", done.after)):
+        for name, pixels in (("before", before), ("after", after)):
             psnr, ssim = likeness(pixels, clean, white)
             names[name] = f"{name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}"
             say(names[name])
@@ -139,13 +176,13 @@ def _compare(done: Restored, source: Path, reference: Path | None, picture: Path
     from .picture.restored import SPAN, draw_restored, method_noise, shown
 
     panels = [
-        (names["before"], shown(done.before, white)),
-        (names["after"], shown(done.after, white)),
+        (names["before"], shown(before, white)),
+        (names["after"], shown(after, white)),
     ]
     if clean is not None:
         panels.append(("reference", shown(clean, white)))
     noise = f"method noise, before − after; black to white is ±{SPAN:g} sigma"
-    panels.append((noise, method_noise(done.before, done.after, done.sigma)))
+    panels.append((noise, method_noise(before, after, done.sigma)))
     words = [f"sigma {done.sigma:.3g}", f"h {done.h:.3g}"]
     with replacing(picture) as unfinished:
         unfinished.write_bytes(draw_restored(f"NL-means of {source.name}", panels, words))
@@ -160,8 +197,9 @@ def _weights(source: Path, out: Path, wish: Wish, place: str) -> int:
             f" video; it came as {place!r}"
         )
     check_output("--out", out, ".png")
+    from .film_restoration import sight_in_video
     from .picture import draw
-    from .restoration import is_image, sight_in_image, sight_in_video
+    from .restoration import is_image, sight_in_image
 
     seconds, x, y = match.groups()
     if is_image(source):

@@ -76,6 +76,14 @@ def write_pictures(
             out.add(picture, tick)
 
 
+def kind_of(path: Path) -> str:
+    """FFmpeg's name of a container. Raises `VideoError` for what is not written here."""
+    kind = WRITABLE.get(path.suffix.lower())
+    if kind is None:
+        raise VideoError(path, f"cannot write {path.suffix or 'no suffix'}; use .mp4, .mov or .mkv")
+    return kind
+
+
 class PictureWriter:
     """A video file that pictures are added to; a context manager.
 
@@ -100,11 +108,7 @@ class PictureWriter:
         sound: AudioStream | None = None,
         muxing: dict[str, str] | None = None,
     ) -> None:
-        kind = WRITABLE.get(path.suffix.lower())
-        if kind is None:
-            raise VideoError(
-                path, f"cannot write {path.suffix or 'no suffix'}; use .mp4, .mov or .mkv"
-            )
+        kind = kind_of(path)
         self.path, self._base, self._gop, self._options = path, base, gop, options
         self._rate, self._sound_like = rate or 1 / base, sound
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

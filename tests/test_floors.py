@@ -23,13 +23,14 @@ FLOORS: dict[int, str] = {
     0: "errors card modes labels presets layers head positions linear ops kernels clips causal"
     " block_options transforms machine metrics questions samples sources precision processes"
     " files tags packets reading meter remote opening upright parts children libraries palette"
-    " manner sidecar grids noise",
+    " manner sidecar grids noise ledger",
     1: "block shift placement resnet mobilenet framewise twins video footage scores folders look"
     " synthetic video_writing cluster smoothing connections forward pace onnx_file waking denoise",
     2: "sizes surgery datasets listings reencoding preparing neighbours",
     3: "models recipes protocols weights scoring cost inputs feeds",
     4: "evaluate report prediction streaming scene attention sight explorer picture training page"
-    " hub timeline calibration moments live exported stepping restoration",
+    " hub timeline calibration moments live exported stepping restoration"
+    " film_parts film_restoration",
     5: "train exhibits exam trial demo ablation doctor check terminal many watching export bench"
     " serve",
     6: "flags commands overview planning results studies zoo cli __main__ bulk answers"

@@ -61,7 +61,14 @@ def test_a_folder_goes_on_past_what_is_broken(
     code, said = run(capsys, image.parent, "-o", out, "--sigma", 20, "--window", 5)
     assert code == 1
     assert "broken.png cannot be read" in said
-    assert sorted(p.name for p in out.iterdir()) == ["clean.png", "noisy.png"]
+    assert "2 files written, 1 could not be read" in said
+    names = ["clean.png", "denoised.jsonl", "noisy.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    (out / "noisy.png").unlink()
+    words = (capsys, image.parent, "-o", out, "--window", 5, "--sigma")
+    assert "1 files written, 1 were there already, 1 could not" in run(*words, 20)[1]
+    assert "2 files written, 1 could not" in run(*words, 21)[1]
+    assert "name a folder outside" in run(capsys, image.parent, "-o", image.parent / "x")[1]
 
 
 @pytest.mark.parametrize(
