@@ -240,6 +240,8 @@ class Plan:
             from .noise import estimate_sigma  # needs scikit-image
 
             sigma = estimate_sigma(x.detach())
+            if sigma == 0:
+                raise ValueError("no noise was found; give sigma")
         if not (sigma >= 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma is 0 or above; it came as {sigma:g}")
         advice = RULES[options.rule](255 * sigma / scale_of(dtype), x.shape[1], options.weights)

@@ -101,7 +101,10 @@ def estimated(path: Path, wish: Wish) -> Wish:
         found = [estimate_sigma(frame[None, :, None].float()) for frame in frames]
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    return dataclasses.replace(wish, sigma=float(np.median(found)))
+    sigma = float(np.median(found))
+    if sigma == 0:
+        raise UserError(f"{path}: no noise was found in most of {len(found)} frames; give --sigma")
+    return dataclasses.replace(wish, sigma=sigma)
 
 
 def denoised(

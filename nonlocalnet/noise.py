@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ def estimate_sigma(x: Tensor) -> float:
     """Standard deviation of white noise in x (N, C, T, H, W), in its units.
 
     By the median of the finest wavelet coefficients (Donoho, Johnstone, Biometrika 81, 1994), of
-    each channel of each image; the mean of those.
+    each channel of each image; the mean of those. Of what is flat it is 0.
 
     Raises `ValueError` for images too small to tell.
     """
@@ -34,7 +35,10 @@ def estimate_sigma(x: Tensor) -> float:
             f" {SMALLEST} x {SMALLEST}, so give sigma"
         )
     images = x.transpose(1, 2).flatten(0, 1).double().cpu().numpy()
-    return float(np.mean([estimate(image, channel_axis=0) for image in images]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a median of none, where all is flat
+        found = [estimate(channel) for image in images for channel in image]
+    return float(np.nan_to_num(found).mean())
 
 
 class Likeness(NamedTuple):

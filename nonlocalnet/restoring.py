@@ -39,7 +39,7 @@ def denoise(
 
     A video is read once, in bounded memory; its times and its sound stay. Stopped or killed, the
     same command goes on where it was, in a video too. Exits with 1 if a file of a folder could not
-    be read; the others are written all the same.
+    be done; the others are written all the same.
 
     Args:
         source: An image, a video, or a folder.
@@ -142,7 +142,7 @@ def _folder(folder: Path, out: Path, wish: Wish) -> int:
             else:
                 ledger.add(key, stamp, [place.stat().st_size])
     were = f", {kept} were there already" if kept else ""
-    bad = f", {broken} could not be read" if broken else ""
+    bad = f", {broken} could not be done" if broken else ""
     say(f"{len(files) - kept - broken} files written{were}{bad}")
     return int(broken > 0)
 

@@ -366,6 +366,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (torch.zeros(9, 9), {"weights": "gauss"}, "weights is one of uniform, gaussian"),
     (torch.zeros(9, 9), {"weights": "scikit-image", "centre": "none"}, "is for images"),
     (torch.zeros(5, 5), {"sigma": "auto", "patch": 3}, "no noise can be estimated"),
+    (torch.zeros(9, 9), {"sigma": "auto"}, "no noise was found"),
 ]
 
 

@@ -115,6 +115,16 @@ def test_noise_of_a_video_is_estimated_from_all_over_it(tmp_path: Path) -> None:
     assert found.sigma == pytest.approx(float(spread), rel=0.4)  # 4:2:0 takes some of it
 
 
+def test_black_frames_have_no_noise(tmp_path: Path) -> None:
+    x = torch.zeros(9, 32, 48, 3)
+    x[3:] += 100 + 20 * torch.randn(6, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    write_video(tmp_path / "in.mp4", x.clamp(0, 255).byte(), qp=0)
+    assert film_restoration.estimated(tmp_path / "in.mp4", Wish("auto", None, SMALL)).sigma > 5
+    write_video(tmp_path / "black.mp4", torch.zeros(9, 32, 48, 3).byte(), qp=0)
+    with pytest.raises(UserError, match="no noise was found in most of 9 frames; give --sigma"):
+        film_restoration.estimated(tmp_path / "black.mp4", Wish("auto", None, SMALL))
+
+
 def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing")
     with pytest.raises(UserError):

@@ -61,7 +61,7 @@ def test_a_folder_goes_on_past_what_is_broken(
     code, said = run(capsys, image.parent, "-o", out, "--sigma", 20, "--window", 5)
     assert code == 1
     assert "broken.png cannot be read" in said
-    assert "2 files written, 1 could not be read" in said
+    assert "2 files written, 1 could not be done" in said
     names = ["clean.png", "denoised.jsonl", "noisy.png"]
     assert sorted(p.name for p in out.iterdir()) == names
     (out / "noisy.png").unlink()
