@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,11 +88,27 @@ def find_files(folder: Path) -> list[Path]:
     return found
 
 
-def place_of(path: Path, out: Path) -> Path:
-    """Where a file of a folder is written: as `out`, with an ending that can be written."""
-    if is_image(path):
-        return out if out.suffix.lower() in LOSSLESS else out.with_suffix(".png")
-    return out if out.suffix.lower() in WRITABLE else out.with_suffix(".mp4")
+def places(files: list[Path], folder: Path, out: Path) -> dict[Path, Path]:
+    """Each file of a folder, and where in `out` it is written, with an ending that can be.
+
+    The new ending follows the old one where two files would become one.
+    """
+    new = {path: path.with_suffix(_ending(path)) for path in files}
+    count = Counter(new.values())
+    return {
+        path: out / (place if count[place] == 1 else _longer(path)).relative_to(folder)
+        for path, place in new.items()
+    }
+
+
+def _ending(path: Path) -> str:
+    good, other = (LOSSLESS, ".png") if is_image(path) else (WRITABLE, ".mp4")
+    return path.suffix if path.suffix.lower() in good else other
+
+
+def _longer(path: Path) -> Path:
+    ending = _ending(path)
+    return path if ending == path.suffix else path.with_name(path.name + ending)
 
 
 def read_image(path: Path) -> Picture:

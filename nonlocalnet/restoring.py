@@ -17,7 +17,7 @@ from .machine import Device
 from .terminal import progress_bar, say
 
 if TYPE_CHECKING:
-    from .restoration import Restored, Wish
+    from .restoration import Pixels, Restored, Wish
 
 Result = TypeVar("Result")
 
@@ -63,11 +63,21 @@ def denoise(
         raise UserError(f"{source} is not there; expected an image, a video or a folder of them")
     if show_weights is not None:
         return _weights(source, out, wish, show_weights)
+    clean = _reference(reference)
     done = _stoppable(lambda: _restore(source, out, wish))
     _told(done)
     if reference or picture:
-        _compare(done, source, reference, picture)
+        _compare(done, source, clean, picture)
     return 0
+
+
+def _reference(path: Path | None) -> Pixels | None:
+    if path is None:
+        return None
+    from . import noise  # noqa: F401  # needs scikit-image, and long work comes first
+    from .restoration import read_image
+
+    return read_image(path).pixels
 
 
 def _stoppable(work: Callable[[], Result]) -> Result:
@@ -118,7 +128,7 @@ def _told(done: Restored) -> None:
 
 def _folder(folder: Path, out: Path, wish: Wish) -> int:
     from .ledger import Ledger
-    from .restoration import LEDGER, find_files, place_of, stamp_of
+    from .restoration import LEDGER, find_files, places, stamp_of
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out of a folder is a folder; {out} is none")
@@ -128,8 +138,7 @@ def _folder(folder: Path, out: Path, wish: Wish) -> int:
     check_place(out / LEDGER)
     broken = kept = 0
     with Ledger(out / LEDGER) as ledger:
-        for path in files:
-            place = place_of(path, out / path.relative_to(folder))
+        for path, place in places(files, folder, out).items():
             key, stamp = str(place.relative_to(out)), stamp_of(path, wish)
             if place.exists() and ledger.get(key, stamp) == [place.stat().st_size]:
                 kept += 1
@@ -147,23 +156,22 @@ def _folder(folder: Path, out: Path, wish: Wish) -> int:
     return int(broken > 0)
 
 
-def _compare(done: Restored, source: Path, reference: Path | None, picture: Path | None) -> None:
+def _compare(done: Restored, source: Path, clean: Pixels | None, picture: Path | None) -> None:
     """PSNR and SSIM, and the picture of before and after."""
     from .film_restoration import middle_of
-    from .restoration import read_image, white_of
+    from .restoration import white_of
 
     before, after = done.before, done.after
     if before is None or after is None:
         before, after = middle_of(source, done.path)
     white = white_of(before)
-    names, clean = {"before": "before", "after": "after"}, None
-    if reference is not None:
+    names = {"before": "before", "after": "after"}
+    if clean is not None:
         from .noise import likeness  # needs scikit-image
 
-        clean = read_image(reference).pixels
         if clean.shape != before.shape or clean.dtype != before.dtype:
             raise UserError(
-                f"{reference} has {clean.shape} pixels of {clean.dtype}, and {source}"
+                f"the reference has {clean.shape} pixels of {clean.dtype}, and {source}"
                 f" {before.shape} of {before.dtype}; a reference is of the same kind"
             )
         for name, pixels in (("before", before), ("after", after)):

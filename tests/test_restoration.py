@@ -14,7 +14,7 @@ from nonlocalnet.errors import UserError
 from nonlocalnet.restoration import (
     Wish,
     find_files,
-    place_of,
+    places,
     read_image,
     restore_image,
     sight_in_image,
@@ -75,7 +75,11 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = find_files(tmp_path)
     assert [str(p.relative_to(tmp_path)) for p in found] == ["a/x.jpg", "b.mp4", "e.avi"]
-    assert [place_of(p, Path(p.name)).name for p in found] == ["x.png", "b.mp4", "e.mp4"]
+    new = places(found, tmp_path, Path("new"))
+    assert [str(place) for place in new.values()] == ["new/a/x.png", "new/b.mp4", "new/e.mp4"]
+    (tmp_path / "a" / "x.png").write_bytes(b"")
+    new = places(find_files(tmp_path), tmp_path, Path("new"))
+    assert [p.name for p in new.values()] == ["x.jpg.png", "x.png", "b.mp4", "e.mp4"]
     with pytest.raises(UserError, match="neither an image nor a video"):
         find_files(tmp_path / "a" / "none")
 
