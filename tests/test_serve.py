@@ -297,7 +297,11 @@ def test_the_explorer_is_shut_in(answer: Answer) -> None:
 
 
 def pictures(count: int) -> list[NDArray[np.uint8]]:
-    return [picture(7 * number) for number in range(count)]
+    """Nobody may write to them, as to those that come from a browser."""
+    found = [picture(7 * number) for number in range(count)]
+    for one in found:
+        one.flags.writeable = False
+    return found
 
 
 def followed(served: Served, count: int, apart: float) -> list[Watched]:

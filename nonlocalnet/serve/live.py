@@ -86,7 +86,8 @@ def follow(
     )
     if not anew and now - watched.taken < NEARLY * due(served):
         return counted
-    crop = test_crops(torch.from_numpy(picture)[None], served.card, 1)  # (1, 3, 1, S, S)
+    whole = torch.from_numpy(picture.copy())  # gradio's cannot be written to, and torch warns of it
+    crop = test_crops(whole[None], served.card, 1)  # (1, 3, 1, S, S)
     if anew:
         counted = replace(counted, start=now, carried=(), seen=(), before=None)
     look = _frame if served.online else _clip
