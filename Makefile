@@ -4,13 +4,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# about 30 minutes on one core; one alone: make bench BENCH=benchmarks/blocks.py
+# about 45 minutes on one core; one alone: make bench BENCH=benchmarks/blocks.py
 BENCH ?= $(addprefix benchmarks/,operation.py blocks.py memory.py denoise.py whole_network.py)
 # one thread per test process: on shared cores more of them are slower
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # ONNX Runtime Web, for examples/stream.html: the version is also in that page
 ORT := onnxruntime-web@1.30.0
 ORT_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+
+# the tests start hundreds of Pythons, each of which would compile torch again
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup browser demo test lint format bench bench-demo docs clean

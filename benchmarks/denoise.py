@@ -22,8 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from goals import ALL_THREADS, DENOISED, denoised_part
-from measure import Run, paired, report
+from goals import DENOISED, THREADED, denoised_part, threaded_part
+from measure import Run, cpu_seconds, paired, report
 from skimage import data
 from skimage.restoration import denoise_nl_means
 
@@ -87,24 +87,26 @@ def row(peer: str, size: int, colour: str, window: int, seconds: float, **how: A
     theirs = opencv(image, window) if peer == "OpenCV" else scikit(image, window, fast=peer != SLOW)
     mine = ours(image, window, "gaussian" if peer == SLOW else "uniform")
     quality = [psnr(levels_of(run()), torch.from_numpy(clean), 255.0) for run in (mine, theirs)]
-    least = 2 if peer == SLOW else 3
-    found = paired(mine, theirs, seconds, least=1 if size < 64 else least, **how)
+    # a minute and more a run
+    least = 1 if size < 64 or (peer == SLOW and size > 512) else 2 if peer == SLOW else 3
+    found = paired(mine, theirs, seconds, least=least, **how)
     return {**found, "psnr_ours": quality[0], "psnr_theirs": quality[1]}
 
 
 def speed(check: bool, seconds: float) -> dict[str, Any]:
     """P9."""
     rows = {}
-    cv2.setNumThreads(1)
-    for peer, size, colour, window in DENOISED:
-        part = denoised_part(peer, size, colour, window)
-        size, window = (24, 5) if check else (size, window)
-        rows[part] = row(peer, size, colour, window, seconds)
     cores = os.cpu_count() or 1
-    cv2.setNumThreads(cores)
-    torch.set_num_threads(cores)
-    size, window = (24, 5) if check else (1024, 21)
-    rows[ALL_THREADS] = row("OpenCV", size, "grey", window, seconds, timer=wall_seconds)
+    for cases, name, threads, timer in (
+        (DENOISED, denoised_part, 1, cpu_seconds),
+        (THREADED, threaded_part, cores, wall_seconds),
+    ):
+        cv2.setNumThreads(threads)
+        torch.set_num_threads(threads)
+        for peer, size, colour, window in cases:
+            part = name(peer, size, colour, window)
+            size, window = (24, 5) if check else (size, window)
+            rows[part] = row(peer, size, colour, window, seconds, timer=timer)
     torch.set_num_threads(1)
     return {"rows": rows, "load": os.getloadavg()}
 
