@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from .files import replacing, write_text
 from .packets import VideoError
+from .timeline.annotate import TICK
 from .timeline.sound import Sound
 from .video_writing import PictureWriter, kind_of
 
-TICK = Fraction(1, 90000)  # seconds: fine enough for any rate
 # no pictures that look ahead: packets of parts then follow each other as they are
 OPTIONS = {"crf": "16", "preset": "veryfast", "bf": "0"}
 STAMP = "made_from.json"

@@ -17,11 +17,11 @@ from .denoise import Plan, as_type, as_video
 from .errors import UserError
 from .feeds import Feed, open_feed
 from .files import check_place
-from .film_parts import TICK, FilmParts
+from .film_parts import FilmParts
 from .look import Sight
 from .neighbours import Pixel
 from .restoration import Pixels, Restored, Wish, as_tensor, plan_for, sight_in, stamp_of
-from .timeline.annotate import GOP_SECONDS
+from .timeline.annotate import GOP_SECONDS, TICK
 from .timeline.sound import Sound
 from .video import Video, VideoError
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nonlocalnet.film_parts import TICK, FilmParts
+from nonlocalnet.film_parts import FilmParts
 from nonlocalnet.packets import VideoError
+from nonlocalnet.timeline.annotate import TICK
 from nonlocalnet.video import Video
 
 

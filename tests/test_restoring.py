@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nonlocalnet.cli import main
@@ -99,6 +100,12 @@ def test_what_cannot_be(
         found, said = int(str(error.code)), "".join(capsys.readouterr())
     assert found == code
     assert reason in " ".join(said.replace("│", " ").split())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = run(capsys, image, "-o", image.with_name("out.png"), "--device", "cuda")
+    assert (code, "finds only" in said) == (1, True)
 
 
 def test_places(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
