@@ -189,8 +189,10 @@ def _compare(done: Restored, source: Path, clean: Pixels | None, picture: Path |
     ]
     if clean is not None:
         panels.append(("reference", shown(clean, white)))
-    lost = "" if done.before is not None else ", and what H.264 lost"
-    noise = f"method noise, before − after{lost}; black to white is ±{SPAN:g} sigma"
+    what = (
+        "method noise, before − after" if done.before is not None else "method noise, H.264's loss"
+    )
+    noise = f"{what}; black to white is ±{SPAN:g} sigma"
     panels.append((noise, method_noise(before, after, done.sigma)))
     words = [f"sigma {done.sigma:.3g}", f"h {done.h:.3g}"]
     with replacing(picture) as unfinished:
